@@ -1,0 +1,23 @@
+"""The errors a person can cause, each told in one line: the rule, what was got, what to do."""
+
+
+class NmnExportError(Exception):
+    """Something the user can mend.
+
+    Args:
+        rule: The rule that was broken, as a sentence without its full stop.
+        got: What was found instead.
+        fix: What to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, rule: str, *, got: object, fix: str) -> None:
+        message = f"{rule}; got {got}. {fix}"
+        super().__init__(" ".join(message.split()))
+
+
+class CheckError(NmnExportError):
+    """The input was fine, and a check on the result failed."""
+
+    exit_code = 1

@@ -1,0 +1,48 @@
+"""The ⵟ-product in onnxscript, arranged for as few passes over the output as its formula allows.
+
+With κ = α/2 folded into the weights and the bias, the dense or convolution op computes
+g = κ (s + b) directly, and neither α nor the factor 2 costs a pass:
+
+    y = g² / m,    m = α/4 (‖x‖² + ‖w‖² + 2b + ε) − g,    clamped so that the distance is ≥ 0.
+
+What depends on parameters only (all but ‖x‖² and g) is constant, and a runtime folds it when it
+loads the file. ‖w‖² is that of the scaled weights, the ones the product saw. The functions here
+are pieces: they are inlined into the bodies of the ops.
+"""
+
+from onnxscript import FLOAT, script
+from onnxscript import opset18 as op
+from onnxscript.values import Opset
+
+PIECES = Opset("ai.nmn.pieces", 1)
+"""Domain of the pieces; nothing of it is left in a finished function."""
+
+
+@script(PIECES, default_opset=op)
+def Scales(epsilon: float, alpha: float) -> tuple[FLOAT, FLOAT, FLOAT]:
+    """κ = α/2; α/4, or 1/4 where α is zero (κ has made g zero then, and 0²/m is right); ε α/4."""
+    half = op.Constant(value_float=0.5)
+    one = op.Constant(value_float=1.0)
+    a = op.Constant(value_float=alpha)
+    quarter = op.Where(a == op.Constant(value_float=0.0), one, a) * half * half
+    return a * half, quarter, quarter * op.Constant(value_float=epsilon)
+
+
+@script(PIECES, default_opset=op)
+def ColumnTerm(W_scaled_sq: FLOAT, B_scaled: FLOAT, quarter: FLOAT, bound: FLOAT) -> FLOAT:
+    """α/4 (‖w‖² + 2b + ε) from ‖κw‖² and κb: what an output column adds to m."""
+    return W_scaled_sq / (quarter * op.Constant(value_float=4.0)) + B_scaled + bound
+
+
+@script(PIECES, default_opset=op)
+def Ratio(g: FLOAT, row: FLOAT, column: FLOAT, quarter: FLOAT, bound: FLOAT) -> FLOAT:
+    """g² / clamp(row + column − g): all the passes over the output that the ⵟ-product adds.
+
+    m has the sign of α, so ε α/4 bounds it from below or from above. Dividing before multiplying
+    keeps g² from overflowing, and ONNX Runtime from reordering both g and g².
+    """
+    positive = quarter > op.Constant(value_float=0.0)
+    low = op.Where(positive, bound, op.Constant(value_float=float("-inf")))
+    high = op.Where(positive, op.Constant(value_float=float("inf")), bound)
+    m = op.Clip(row + column - g, low, high)
+    return g / m * g

@@ -1,0 +1,22 @@
+"""The ⵟ layers a person writes models with, under our names and those of the `nmn` package."""
+
+from nmn_export.layers.base import YatLayer
+from nmn_export.layers.conv import YatConv, YatConv1d, YatConv2d, YatConv3d
+from nmn_export.layers.dense import YatDense
+
+YatNMN = NMNLayer = YatDense
+YatConv1D, YatConv2D, YatConv3D = YatConv1d, YatConv2d, YatConv3d
+
+__all__ = [
+    "NMNLayer",
+    "YatConv",
+    "YatConv1D",
+    "YatConv1d",
+    "YatConv2D",
+    "YatConv2d",
+    "YatConv3D",
+    "YatConv3d",
+    "YatDense",
+    "YatLayer",
+    "YatNMN",
+]

@@ -1,0 +1,21 @@
+"""What each op is: its contract, its eager formula, its float64 truth and its torch op."""
+
+from nmn_export.ops import conv, dense
+from nmn_export.ops.conv import exact_yat_conv, yat_conv
+from nmn_export.ops.dense import exact_yat_dense, yat_dense
+from nmn_export.ops.spec import DOMAIN, PLUGIN_ATTRIBUTES, VERSION, OpSpec
+
+OPS: dict[str, OpSpec] = {spec.name: spec for spec in (dense.SPEC, conv.SPEC)}
+"""Every `ai.nmn` op by its ONNX name."""
+
+__all__ = [
+    "DOMAIN",
+    "OPS",
+    "PLUGIN_ATTRIBUTES",
+    "VERSION",
+    "OpSpec",
+    "exact_yat_conv",
+    "exact_yat_dense",
+    "yat_conv",
+    "yat_dense",
+]

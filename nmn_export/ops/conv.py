@@ -1,0 +1,189 @@
+"""YatConv: the ⵟ-product of every patch of an input with every filter, in one to three dimensions."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nmn_export.ops.autograd import register_autograd
+from nmn_export.ops.spec import OpSpec
+from nmn_export.ops.yat import Scalar, compute_dtype, saturate, yat
+
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def yat_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    epsilon: Scalar = 1e-5,
+    alpha: Scalar = 1.0,
+    strides: Sequence[int] = (1,),
+    pads: Sequence[int] = (0, 0),
+    dilations: Sequence[int] = (1,),
+    group: int = 1,
+) -> Tensor:
+    """y = α (⟨p, w⟩ + b)² / (‖p − w‖² + ε) over patches p, differentiable in every argument.
+
+    Args:
+        x: Input, [B, C, *S] with one to three spatial axes, any floating dtype. The half precisions
+            are computed in float32 and saturate on the way back.
+        weight: [O, C / group, *K], cast to the dtype of `x`.
+        bias: [O] or [1].
+        epsilon: ε > 0.
+        alpha: α.
+        strides: One a spatial axis.
+        pads: Zeros before each spatial axis, then after each, as in ONNX. They count as zeros in
+            ‖p‖², while ‖w‖² is always that of the whole filter.
+        dilations: One a spatial axis.
+        group: Groups of channels.
+
+    Returns:
+        [B, O, *S'] in the dtype of `x`.
+    """
+    wide = compute_dtype(x.dtype)
+    w = weight.to(x.dtype).to(wide)
+    rank = w.ndim - 2
+    padded = F.pad(x.to(wide), _torch_padding(pads)) if any(pads) else x.to(wide)
+    convolve = _CONVOLUTIONS[rank]
+
+    dot = convolve(padded, w, None, strides, 0, dilations, group)
+    # ‖p‖² needs no convolution over channels: sum the squares of each pixel's channels first.
+    pixel_sq = padded.square().unflatten(1, (group, -1)).sum(2)
+    box = w.new_ones(group, 1, *w.shape[2:])
+    patch_sq = convolve(pixel_sq, box, None, strides, 0, dilations, group)
+    if group > 1:
+        patch_sq = patch_sq.repeat_interleave(w.shape[0] // group, 1)
+
+    per_channel = (-1, *[1] * rank)
+    w_sq = w.square().flatten(1).sum(1).reshape(per_channel)
+    b = None if bias is None else bias.to(x.dtype).to(wide).reshape(per_channel)
+    return saturate(yat(dot, patch_sq, w_sq, b, epsilon, alpha), x.dtype)
+
+
+def exact_yat_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+) -> Tensor:
+    """`yat_conv` in float64 with ‖p − w‖² summed from the differences, so nothing cancels."""
+    patches, out_size = _patches(x.double(), weight.shape[2:], strides, pads, dilations, group)
+    filters = weight.double().unflatten(0, (group, -1)).flatten(2)  # [g, O/g, C/g·K]
+    dot = patches @ filters.mT  # [g, B·S', O/g]
+    distance = torch.cdist(
+        patches, filters, compute_mode="donot_use_mm_for_euclid_dist"
+    ).square()
+    numerator = dot if bias is None else dot + bias.double().expand(len(weight)).reshape(
+        group, 1, -1
+    )
+    y = alpha * numerator.square() / (distance + epsilon)
+    y = y.reshape(group, x.shape[0], -1, filters.shape[1]).permute(1, 0, 3, 2)
+    return y.reshape(x.shape[0], weight.shape[0], *out_size)
+
+
+def _patches(
+    x: Tensor,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+) -> tuple[Tensor, list[int]]:
+    """Gather patches as [group, B·S', C/group·K]; also return S'."""
+    x = F.pad(x, _torch_padding(pads)).unflatten(1, (group, -1))  # [B, g, C/g, *S]
+    for axis, (k, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
+        x = x.unfold(3 + axis, (k - 1) * dilation + 1, stride)[..., ::dilation]
+    rank = len(kernel)
+    out_size = list(x.shape[3 : 3 + rank])
+    spatial, taps = range(3, 3 + rank), range(3 + rank, 3 + 2 * rank)
+    x = x.permute(1, 0, *spatial, 2, *taps)
+    return x.reshape(group, -1, math.prod(x.shape[2 + rank :])), out_size
+
+
+def _torch_padding(pads: Sequence[int]) -> list[int]:
+    """Turn ONNX pads (all begins, all ends) into those of `F.pad` (last axis first, in pairs)."""
+    rank = len(pads) // 2
+    return [p for axis in reversed(range(rank)) for p in (pads[axis], pads[rank + axis])]
+
+
+def output_size(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+) -> list[int]:
+    """Return the spatial output size of a convolution; every sequence has one entry an axis."""
+    rank = len(kernel)
+    return [
+        (size[i] + pads[i] + pads[rank + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
+        for i in range(rank)
+    ]
+
+
+@torch.library.custom_op("nmn::yat_conv", mutates_args=())
+def _yat_conv_op(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+) -> Tensor:
+    return yat_conv(x, weight, bias, epsilon, alpha, strides, pads, dilations, group)
+
+
+@_yat_conv_op.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+) -> Tensor:
+    del bias, epsilon, alpha, group
+    size = output_size(x.shape[2:], weight.shape[2:], strides, pads, dilations)
+    return x.new_empty(x.shape[0], weight.shape[0], *size)
+
+
+register_autograd(_yat_conv_op, yat_conv)
+
+SPEC = OpSpec(
+    name="YatConv",
+    summary="y = alpha * (<p, w> + b)^2 / (max(|p|^2 + |w|^2 - 2 <p, w>, 0) + epsilon) over patches",
+    inputs={"X": "[B, C, *S]", "W": "[O, C/group, *K]"},
+    optional_inputs={"B": "[O]"},
+    attributes={
+        "epsilon": 1e-5,
+        "alpha": 1.0,
+        "strides": None,
+        "pads": None,
+        "dilations": None,
+        "group": 1,
+    },
+    attribute_types={
+        "epsilon": float,
+        "alpha": float,
+        "strides": tuple,
+        "pads": tuple,
+        "dilations": tuple,
+        "group": int,
+    },
+    torch_op=torch.ops.nmn.yat_conv.default,
+    exact=exact_yat_conv,
+)

@@ -1,0 +1,107 @@
+"""YatDense: the ⵟ-product of every row of an input with every row of a weight matrix."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nmn_export.ops.autograd import register_autograd
+from nmn_export.ops.spec import OpSpec
+from nmn_export.ops.yat import Scalar, compute_dtype, saturate, unit_rows, yat
+
+
+def yat_dense(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    epsilon: Scalar = 1e-5,
+    alpha: Scalar = 1.0,
+    spherical: bool = False,
+) -> Tensor:
+    """y = α (⟨x, w⟩ + b)² / (max(‖x‖² + ‖w‖² − 2⟨x, w⟩, 0) + ε), differentiable in every argument.
+
+    Args:
+        x: Input, [..., K], any floating dtype. The half precisions are computed in float32 and
+            saturate on the way back.
+        weight: [N, K], cast to the dtype of `x`.
+        bias: [N] or [1].
+        epsilon: ε > 0.
+        alpha: α.
+        spherical: Divide rows of `x` and `weight` by their norms (plus 1e-8) first; the distance
+            is then max(2 − 2⟨x, w⟩, 0), for zero vectors too.
+
+    Returns:
+        [..., N] in the dtype of `x`.
+    """
+    wide = compute_dtype(x.dtype)
+    x_wide, w = x.to(wide), weight.to(x.dtype).to(wide)
+    b = None if bias is None else bias.to(x.dtype).to(wide)
+    if spherical:
+        y = yat(F.linear(unit_rows(x_wide), unit_rows(w)), 1.0, 1.0, b, epsilon, alpha)
+    else:
+        x_sq = x_wide.square().sum(-1, keepdim=True)
+        y = yat(F.linear(x_wide, w), x_sq, w.square().sum(-1), b, epsilon, alpha)
+    return saturate(y, x.dtype)
+
+
+def exact_yat_dense(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    spherical: bool,
+) -> Tensor:
+    """`yat_dense` in float64 with ‖x − w‖² summed from the differences, so nothing cancels."""
+    x, weight = x.double(), weight.double()
+    if spherical:
+        x, weight = unit_rows(x), unit_rows(weight)
+    dot = F.linear(x, weight)
+    if spherical:
+        distance = (2 - 2 * dot).clamp_min(0)
+    else:
+        rows = x.reshape(1, -1, x.shape[-1])
+        distance = torch.cdist(
+            rows, weight.unsqueeze(0), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        distance = distance.square().reshape(dot.shape)
+    numerator = dot if bias is None else dot + bias.double()
+    return alpha * numerator.square() / (distance + epsilon)
+
+
+@torch.library.custom_op("nmn::yat_dense", mutates_args=())
+def _yat_dense_op(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    spherical: bool,
+) -> Tensor:
+    return yat_dense(x, weight, bias, epsilon, alpha, spherical)
+
+
+@_yat_dense_op.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    spherical: bool,
+) -> Tensor:
+    del bias, epsilon, alpha, spherical
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+register_autograd(_yat_dense_op, yat_dense)
+
+SPEC = OpSpec(
+    name="YatDense",
+    summary="y = alpha * (<x, w> + b)^2 / (max(|x|^2 + |w|^2 - 2 <x, w>, 0) + epsilon)",
+    inputs={"X": "[..., K]", "W": "[N, K]"},
+    optional_inputs={"B": "[N]"},
+    attributes={"epsilon": 1e-5, "alpha": 1.0, "spherical": 0},
+    attribute_types={"epsilon": float, "alpha": float, "spherical": int},
+    torch_op=torch.ops.nmn.yat_dense.default,
+    exact=exact_yat_dense,
+)

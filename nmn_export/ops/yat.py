@@ -1,0 +1,57 @@
+"""The ⵟ-product in PyTorch: the one formula that every eager op ends in, and its precision rules.
+
+    y = α (s + b)² / (max(‖x‖² + ‖w‖² − 2s, 0) + ε),    s = ⟨x, w⟩
+"""
+
+import torch
+from torch import Tensor
+
+Scalar = float | Tensor
+"""A number, or a tensor of one element that gradients may flow through."""
+
+UNIT_NORM_GUARD = 1e-8
+"""Added to a norm before dividing by it, so that a zero vector stays zero."""
+
+
+def yat(
+    dot: Tensor,
+    x_sq: Tensor | float,
+    w_sq: Tensor | float,
+    bias: Tensor | None,
+    epsilon: Scalar,
+    alpha: Scalar,
+) -> Tensor:
+    """Combine a dot product and two squared norms into the ⵟ-product.
+
+    The distance uses the dot product itself, never `(dot + bias) - bias`, so a large bias costs it
+    no digits. All tensors broadcast to the shape of `dot` and share its dtype.
+
+    Args:
+        dot: s = ⟨x, w⟩.
+        x_sq: ‖x‖².
+        w_sq: ‖w‖².
+        bias: b, added inside the square and nowhere else.
+        epsilon: ε > 0, added to the distance after it is clamped at zero.
+        alpha: α, a plain multiplier.
+    """
+    distance = (x_sq + w_sq - 2 * dot).clamp_min(0)
+    numerator = dot if bias is None else dot + bias
+    return numerator.square() / (distance + epsilon) * alpha
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype to accumulate in: float32 for the half precisions, else `dtype`."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def saturate(y: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast to `dtype`, a value too large for it becoming its largest finite one; NaN stays."""
+    if y.dtype == dtype:
+        return y
+    limit = torch.finfo(dtype).max
+    return y.clamp(-limit, limit).to(dtype)
+
+
+def unit_rows(v: Tensor) -> Tensor:
+    """Divide every vector along the last axis by its norm (plus 1e-8, so that zero stays zero)."""
+    return v / (torch.linalg.vector_norm(v, dim=-1, keepdim=True) + UNIT_NORM_GUARD)
