@@ -6,8 +6,9 @@ from onnxscript import FLOAT, script
 from onnxscript import opset18 as op
 from onnxscript.values import Opset
 
+from nmn_export.graph import schema
 from nmn_export.graph.yat import ColumnTerm, Ratio, Scales
-from nmn_export.ops import DOMAIN, VERSION
+from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
 _OPSET = Opset(DOMAIN, VERSION)
 
@@ -55,3 +56,29 @@ def YatConv(
     column = op.Reshape(ColumnTerm(w_sq, b, quarter, bound), op.Concat(outputs, one, axis=0))
     g_split = op.Reshape(g, op.Concat(zero, outputs, rest, axis=0))
     return op.Reshape(Ratio(g_split, row, column, quarter, bound), op.Shape(g))
+
+
+def translate(
+    x: FLOAT,
+    weight: FLOAT,
+    bias: FLOAT | None,
+    epsilon: float,
+    alpha: float,
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    group: int,
+) -> FLOAT:
+    """Turn `nmn::yat_conv` into a YatConv node, for PyTorch's exporter."""
+    return schema.op("YatConv")(
+        x,
+        weight,
+        schema.bias_or_zero(weight, bias),
+        epsilon=epsilon,
+        alpha=alpha,
+        strides=strides,
+        pads=pads,
+        dilations=dilations,
+        group=group,
+        **PLUGIN_ATTRIBUTES,
+    )

@@ -4,8 +4,9 @@ from onnxscript import BOOL, FLOAT, script
 from onnxscript import opset18 as op
 from onnxscript.values import Opset
 
+from nmn_export.graph import schema
 from nmn_export.graph.yat import ColumnTerm, Ratio, Scales
-from nmn_export.ops import DOMAIN, VERSION
+from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
 _OPSET = Opset(DOMAIN, VERSION)
 
@@ -42,3 +43,18 @@ def YatDense(
     w_sq = op.Where(on_sphere, kappa * kappa, op.ReduceSumSquare(w, last, keepdims=0))
     y = Ratio(g, row, ColumnTerm(w_sq, b, quarter, bound), quarter, bound)
     return op.Reshape(y, op.Concat(op.Shape(X, end=-1), op.Shape(B), axis=0))
+
+
+def translate(
+    x: FLOAT, weight: FLOAT, bias: FLOAT | None, epsilon: float, alpha: float, spherical: bool
+) -> FLOAT:
+    """Turn `nmn::yat_dense` into a YatDense node, for PyTorch's exporter."""
+    return schema.op("YatDense")(
+        x,
+        weight,
+        schema.bias_or_zero(weight, bias),
+        epsilon=epsilon,
+        alpha=alpha,
+        spherical=int(spherical),
+        **PLUGIN_ATTRIBUTES,
+    )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
+from nmn_export.layers.folded import FoldedYat
 from nmn_export.ops.yat import UNIT_NORM_GUARD, Scalar
 
 
@@ -98,11 +99,18 @@ class YatLayer(nn.Module):
                 self.epsilon_param, self.epsilon + math.log(-math.expm1(-self.epsilon))
             )
 
+    def fold(self) -> FoldedYat:
+        """Return the layer as inference needs it: one op, its parameters computed once."""
+        raise NotImplementedError
+
     def effective_weight(self, drop: bool = False) -> Tensor:
         """Return the weights as the op sees them: sliced, dropped out, masked and normalised."""
         weight = self.weight[: self.out_count]
         if drop and self.use_dropconnect:
             weight = F.dropout(weight, self.drop_rate)
+        if self.mask is not None or self.weight_normalized:
+            # The op rounds to its own dtype; weights stored in half are not to be rounded before.
+            weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
         if self.mask is not None:
             weight = weight * self.mask
         if self.weight_normalized:
@@ -113,14 +121,16 @@ class YatLayer(nn.Module):
     def effective_bias(self) -> Tensor | None:
         """Return the bias as [out_count], or `None`."""
         if self.constant_bias is not None:
-            return self.weight.new_full((self.out_count,), self.constant_bias)
+            # A constant has the digits it was given, even if the weights are stored in half.
+            dtype = torch.promote_types(self.weight.dtype, torch.float32)
+            return self.weight.new_full((self.out_count,), self.constant_bias, dtype=dtype)
         if self.bias is None:
             return None
         bias = F.softplus(self.bias) if self.softplus_bias else self.bias
         return bias.expand(self.out_count)
 
     def effective_alpha(self) -> Scalar:
-        """Return the multiplier: a constant, a parameter, or (n / ln(1 + n)) to the power of one."""
+        """Return the multiplier; the geometric one is (n / ln(1 + n)) to the power of α."""
         alpha: Scalar | None = self.alpha if self.alpha is not None else self.constant_alpha
         if self.geometric_alpha:
             scale = self.out_count / math.log1p(self.out_count)
@@ -134,6 +144,7 @@ class YatLayer(nn.Module):
     def _check_input(self, x: Tensor, rank: int | None, channel_axis: int, channels: int) -> Tensor:
         """Return `x` in the layer's dtype, or say what is wrong with it."""
         name = type(self).__name__
+        x = x if self.dtype is None else x.to(self.dtype)
         if not x.is_floating_point():
             raise NmnExportError(
                 f"{name} takes floating-point input", got=x.dtype, fix="Call .float() on it."
@@ -150,4 +161,4 @@ class YatLayer(nn.Module):
                 got=f"{x.shape[channel_axis]} in shape {tuple(x.shape)}",
                 fix="Give it an input, or build it with an input size, that fits.",
             )
-        return x if self.dtype is None else x.to(self.dtype)
+        return x

@@ -144,7 +144,7 @@ class YatConv(YatLayer):
             self.groups,
         )
 
-    def fold(self) -> nn.Module:
+    def fold(self) -> FoldedYatConv:
         """Return the layer as inference needs it: one op, its parameters computed once."""
         padder, pads = self._padding()
         return FoldedYatConv(

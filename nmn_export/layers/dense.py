@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nmn_export.layers.base import YatLayer
 from nmn_export.layers.folded import FoldedYatDense
@@ -99,7 +99,7 @@ class YatDense(YatLayer):
             self.spherical,
         )
 
-    def fold(self) -> nn.Module:
+    def fold(self) -> FoldedYatDense:
         """Return the layer as inference needs it: one op, its parameters computed once."""
         return FoldedYatDense(self, spherical=self.spherical)
 

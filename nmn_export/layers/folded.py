@@ -28,6 +28,15 @@ class FoldedYat(nn.Module):
         self.register_buffer("weight", weight.detach().contiguous())
         self.register_buffer("bias", bias.detach().contiguous())
 
+    def product(self, x: Tensor) -> Tensor:
+        """Apply the op alone, without what the layer does to its input first."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, deterministic: bool | None = None) -> Tensor:
+        """Map what the layer maps; `deterministic` is accepted for the layer's callers."""
+        del deterministic
+        return self.product(x)
+
     def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return input, weight and bias in one dtype: the layer's, or else the input's."""
         x = x if self.dtype is None else x.to(self.dtype)
@@ -41,9 +50,8 @@ class FoldedYatDense(FoldedYat):
         super().__init__(layer)
         self.spherical = spherical
 
-    def forward(self, x: Tensor, deterministic: bool | None = None) -> Tensor:
-        """Map [..., K] to [..., N]; `deterministic` is accepted for the layer's callers."""
-        del deterministic
+    def product(self, x: Tensor) -> Tensor:
+        """Map [..., K] to [..., N]."""
         y: Tensor = torch.ops.nmn.yat_dense(
             *self._operands(x), self.epsilon, self.alpha, self.spherical
         )
@@ -71,10 +79,12 @@ class FoldedYatConv(FoldedYat):
         self.group = group
 
     def forward(self, x: Tensor, deterministic: bool | None = None) -> Tensor:
-        """Map [B, C, *S] to [B, O, *S']; `deterministic` is accepted for the layer's callers."""
+        """Map what the layer maps; `deterministic` is accepted for the layer's callers."""
         del deterministic
-        if self.padder is not None:
-            x = self.padder(x)
+        return self.product(x if self.padder is None else self.padder(x))
+
+    def product(self, x: Tensor) -> Tensor:
+        """Map [B, C, *S], padded by whatever but zeros, to [B, O, *S']."""
         y: Tensor = torch.ops.nmn.yat_conv(
             *self._operands(x),
             self.epsilon,

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import CustomOpDef
+from torch._library.custom_ops import CustomOpDef
 
 
 def register_autograd(op: CustomOpDef, eager: Callable[..., Tensor]) -> None:

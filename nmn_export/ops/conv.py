@@ -1,4 +1,4 @@
-"""YatConv: the ⵟ-product of every patch of an input with every filter, in one to three dimensions."""
+"""YatConv: the ⵟ-product of every patch with every filter, in one to three dimensions."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def yat_conv(
     dilations: Sequence[int] = (1,),
     group: int = 1,
 ) -> Tensor:
-    """y = α (⟨p, w⟩ + b)² / (‖p − w‖² + ε) over patches p, differentiable in every argument.
+    """Return α (⟨p, w⟩ + b)² / (‖p − w‖² + ε) over patches p, differentiable in every argument.
 
     Args:
         x: Input, [B, C, *S] with one to three spatial axes, any floating dtype. The half precisions
@@ -51,7 +51,7 @@ def yat_conv(
 
     dot = convolve(padded, w, None, strides, 0, dilations, group)
     # ‖p‖² needs no convolution over channels: sum the squares of each pixel's channels first.
-    pixel_sq = padded.square().unflatten(1, (group, -1)).sum(2)
+    pixel_sq = padded.square().reshape(padded.shape[0], group, -1, *padded.shape[2:]).sum(2)
     box = w.new_ones(group, 1, *w.shape[2:])
     patch_sq = convolve(pixel_sq, box, None, strides, 0, dilations, group)
     if group > 1:
@@ -76,15 +76,13 @@ def exact_yat_conv(
 ) -> Tensor:
     """`yat_conv` in float64 with ‖p − w‖² summed from the differences, so nothing cancels."""
     patches, out_size = _patches(x.double(), weight.shape[2:], strides, pads, dilations, group)
-    filters = weight.double().unflatten(0, (group, -1)).flatten(2)  # [g, O/g, C/g·K]
+    filters = weight.double().reshape(group, len(weight) // group, -1)  # [g, O/g, C/g·K]
     dot = patches @ filters.mT  # [g, B·S', O/g]
-    distance = torch.cdist(
-        patches, filters, compute_mode="donot_use_mm_for_euclid_dist"
-    ).square()
-    numerator = dot if bias is None else dot + bias.double().expand(len(weight)).reshape(
-        group, 1, -1
+    distance = torch.cdist(patches, filters, compute_mode="donot_use_mm_for_euclid_dist").square()
+    numerator = (
+        dot if bias is None else dot + bias.double().expand(len(weight)).reshape(group, 1, -1)
     )
-    y = alpha * numerator.square() / (distance + epsilon)
+    y: Tensor = alpha * numerator.square() / (distance + epsilon)
     y = y.reshape(group, x.shape[0], -1, filters.shape[1]).permute(1, 0, 3, 2)
     return y.reshape(x.shape[0], weight.shape[0], *out_size)
 
@@ -98,7 +96,8 @@ def _patches(
     group: int,
 ) -> tuple[Tensor, list[int]]:
     """Gather patches as [group, B·S', C/group·K]; also return S'."""
-    x = F.pad(x, _torch_padding(pads)).unflatten(1, (group, -1))  # [B, g, C/g, *S]
+    x = F.pad(x, _torch_padding(pads))
+    x = x.reshape(x.shape[0], group, -1, *x.shape[2:])  # [B, g, C/g, *S]
     for axis, (k, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
         x = x.unfold(3 + axis, (k - 1) * dilation + 1, stride)[..., ::dilation]
     rank = len(kernel)
@@ -165,9 +164,8 @@ register_autograd(_yat_conv_op, yat_conv)
 
 SPEC = OpSpec(
     name="YatConv",
-    summary="y = alpha * (<p, w> + b)^2 / (max(|p|^2 + |w|^2 - 2 <p, w>, 0) + epsilon) over patches",
-    inputs={"X": "[B, C, *S]", "W": "[O, C/group, *K]"},
-    optional_inputs={"B": "[O]"},
+    summary="y = alpha (<p, w> + b)^2 / (max(|p|^2 + |w|^2 - 2 <p, w>, 0) + epsilon), p a patch",
+    inputs={"X": "[B, C, *S]", "W": "[O, C/group, *K]", "B": "[O]"},
     attributes={
         "epsilon": 1e-5,
         "alpha": 1.0,

@@ -17,7 +17,7 @@ def yat_dense(
     alpha: Scalar = 1.0,
     spherical: bool = False,
 ) -> Tensor:
-    """y = α (⟨x, w⟩ + b)² / (max(‖x‖² + ‖w‖² − 2⟨x, w⟩, 0) + ε), differentiable in every argument.
+    """Return α (⟨x, w⟩ + b)² / (‖x − w‖² + ε), differentiable in every argument.
 
     Args:
         x: Input, [..., K], any floating dtype. The half precisions are computed in float32 and
@@ -97,9 +97,8 @@ register_autograd(_yat_dense_op, yat_dense)
 
 SPEC = OpSpec(
     name="YatDense",
-    summary="y = alpha * (<x, w> + b)^2 / (max(|x|^2 + |w|^2 - 2 <x, w>, 0) + epsilon)",
-    inputs={"X": "[..., K]", "W": "[N, K]"},
-    optional_inputs={"B": "[N]"},
+    summary="y = alpha (<x, w> + b)^2 / (max(|x|^2 + |w|^2 - 2 <x, w>, 0) + epsilon)",
+    inputs={"X": "[..., K]", "W": "[N, K]", "B": "[N]"},
     attributes={"epsilon": 1e-5, "alpha": 1.0, "spherical": 0},
     attribute_types={"epsilon": float, "alpha": float, "spherical": int},
     torch_op=torch.ops.nmn.yat_dense.default,

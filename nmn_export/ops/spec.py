@@ -22,8 +22,8 @@ class OpSpec:
     Attributes:
         name: Its name in ONNX, never one that ONNX itself uses: TensorRT ignores domains.
         summary: One sentence with the formula.
-        inputs: Required inputs in order, each with its shape.
-        optional_inputs: Inputs that may be left out, after the required ones.
+        inputs: Inputs in order, each with its shape. None is optional: a function cannot do
+            without one unless it branches, and TensorRT does not parse the branch.
         attributes: Names, with a default; `None` where the node must say, and the ONNX type then
             follows `attribute_types`.
         attribute_types: The Python type of each attribute; `tuple` stands for a list of integers.
@@ -35,7 +35,6 @@ class OpSpec:
     name: str
     summary: str
     inputs: dict[str, str]
-    optional_inputs: dict[str, str]
     attributes: dict[str, AttributeValue | None]
     attribute_types: dict[str, type]
     torch_op: torch._ops.OpOverload

@@ -1,6 +1,6 @@
 """The ⵟ-product in PyTorch: the one formula that every eager op ends in, and its precision rules.
 
-    y = α (s + b)² / (max(‖x‖² + ‖w‖² − 2s, 0) + ε),    s = ⟨x, w⟩
+y = α (s + b)² / (max(‖x‖² + ‖w‖² − 2s, 0) + ε),    s = ⟨x, w⟩
 """
 
 import torch
@@ -54,4 +54,5 @@ def saturate(y: Tensor, dtype: torch.dtype) -> Tensor:
 
 def unit_rows(v: Tensor) -> Tensor:
     """Divide every vector along the last axis by its norm (plus 1e-8, so that zero stays zero)."""
-    return v / (torch.linalg.vector_norm(v, dim=-1, keepdim=True) + UNIT_NORM_GUARD)
+    norm: Tensor = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
+    return v / (norm + UNIT_NORM_GUARD)

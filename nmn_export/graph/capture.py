@@ -1,0 +1,242 @@
+"""A PyTorch module becomes an ONNX model of `ai.nmn` ops and standard ones."""
+
+import ast
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import InlinePass
+from torch import Tensor, nn
+
+from nmn_export.errors import NmnExportError
+from nmn_export.graph import conv, dense
+from nmn_export.graph.functions import function
+from nmn_export.graph.schema import is_yat
+from nmn_export.ops import DOMAIN, OPS, VERSION
+
+OPSETS = range(18, 24)
+"""Versions of the standard ops that PyTorch writes and ONNX Runtime runs."""
+
+DynamicAxes = Mapping[str, Mapping[int, str]]
+"""For each input, the axes that vary at run time and the names of their sizes."""
+
+TorchAxes = tuple[dict[int, torch.export.Dim], ...]
+
+_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    OPS["YatDense"].torch_op: dense.translate,
+    OPS["YatConv"].torch_op: conv.translate,
+}
+
+
+def capture(
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    dynamic_axes: DynamicAxes,
+    opset: int,
+    inline: bool,
+) -> ir.Model:
+    """Trace a folded module and return its ONNX model, functions attached.
+
+    Args:
+        model: Module in eval mode whose ⵟ layers are folded.
+        inputs: Example inputs by name, in the order of the module's arguments.
+        dynamic_axes: The axes of `inputs` that vary.
+        opset: Version of the standard ops.
+        inline: Put the functions' bodies in the place of the ops, so that only standard ops stay.
+
+    Raises:
+        NmnExportError: The opset is not supported, an axis cannot vary, or PyTorch cannot trace
+            or translate the module.
+    """
+    if opset not in OPSETS:
+        raise NmnExportError(
+            f"opset must be in {OPSETS.start} to {OPSETS.stop - 1}", got=opset, fix="Use 18."
+        )
+    axes = _torch_axes(inputs, dynamic_axes)
+    program = _trace(model, inputs, dynamic_axes, axes)
+    onnx_model = _translate(program, list(inputs), axes, opset)
+    _name_outputs(onnx_model)
+    _name_nodes(onnx_model)
+    _name_biases(onnx_model)
+    _attach_functions(onnx_model, opset)
+    if inline:
+        InlinePass()(onnx_model)
+        onnx_model.opset_imports.pop(DOMAIN, None)
+    return onnx_model
+
+
+def _torch_axes(inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes) -> TorchAxes:
+    """Return the dynamic axes as PyTorch wants them: one entry an input, equal names one size."""
+    _check_dynamic_axes(inputs, dynamic_axes)
+    sizes = {
+        size: torch.export.Dim(size) for axes in dynamic_axes.values() for size in axes.values()
+    }
+    return tuple(
+        {axis: sizes[size] for axis, size in dynamic_axes.get(name, {}).items()} for name in inputs
+    )
+
+
+def _trace(
+    model: nn.Module, inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes, axes: TorchAxes
+) -> torch.export.ExportedProgram:
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, tuple(inputs.values()), dynamic_shapes=axes)
+    except NmnExportError:
+        raise
+    except Exception as error:  # PyTorch has no common base for what tracing raises
+        if dynamic_axes and _traces_without(model, inputs):
+            raise NmnExportError(
+                "A dynamic axis must be one that the model leaves open",
+                got=f"a model that fixes {_listed(dynamic_axes)}",
+                fix="Leave that axis out of the dynamic ones.",
+            ) from error
+        raise NmnExportError(
+            "torch.export must be able to trace the model",
+            got=_first_line(error),
+            fix="Run torch.export.export on the model for the whole report.",
+        ) from error
+
+
+def _translate(
+    program: torch.export.ExportedProgram, names: list[str], axes: TorchAxes, opset: int
+) -> ir.Model:
+    with _quiet():
+        try:
+            onnx_program = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                input_names=names,
+                dynamic_shapes=axes,
+                custom_translation_table=_TRANSLATIONS,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise NmnExportError(
+                "Every op of the model must have an ONNX translation",
+                got=_first_line(error.__cause__ or error),
+                fix="Write that part of the model with ops that torch.onnx.export knows.",
+            ) from error
+    assert onnx_program is not None
+    return onnx_program.model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep PyTorch's notes to its own developers from the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _traces_without(model: nn.Module, inputs: Mapping[str, Tensor]) -> bool:
+    try:
+        with torch.no_grad():
+            torch.export.export(model, tuple(inputs.values()))
+    except Exception:
+        return False
+    return True
+
+
+def _check_dynamic_axes(inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes) -> None:
+    for name, axes in dynamic_axes.items():
+        if name not in inputs:
+            raise NmnExportError(
+                "A dynamic axis must belong to an input",
+                got=f"'{name}', inputs being {', '.join(inputs)}",
+                fix="Name one of them.",
+            )
+        shape = tuple(inputs[name].shape)
+        for axis in axes:
+            if not 0 <= axis < len(shape):
+                raise NmnExportError(
+                    f"Input '{name}' has axes 0 to {len(shape) - 1}",
+                    got=f"dynamic axis {axis}",
+                    fix="Choose one of them.",
+                )
+            if shape[axis] < 2:
+                raise NmnExportError(
+                    "The example needs a size of at least 2 on a dynamic axis, since PyTorch takes "
+                    "sizes 0 and 1 for constants",
+                    got=f"shape {shape} of '{name}', whose axis {axis} is dynamic",
+                    fix=f"Give '{name}' a size of 2 there.",
+                )
+
+
+def output_names(count: int) -> list[str]:
+    """Return the names of a graph's outputs."""
+    return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+
+
+def _name_outputs(model: ir.Model) -> None:
+    outputs = model.graph.outputs
+    for value, name in zip(outputs, output_names(len(outputs)), strict=True):
+        value.name = name
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Name every node after the module it comes from: its path, and its op if it is not a ⵟ op."""
+    taken: set[str] = set()
+    for node in model.graph.all_nodes():
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+        path = scopes[-2] if len(scopes) > 1 else ""
+        base = path if is_yat(node) and path else "/".join(filter(None, (path, node.op_type)))
+        name, count = base, 1
+        while name in taken:
+            count += 1
+            name = f"{base}_{count}"
+        taken.add(name)
+        node.name = name
+        # The other properties are stack traces, which name files of the machine that exported.
+        node.metadata_props.clear()
+
+
+def _name_biases(model: ir.Model) -> None:
+    """Give every ⵟ op a bias of its own name: PyTorch merges equal ones, and zeros are equal."""
+    for node in filter(is_yat, model.graph.all_nodes()):
+        bias, name = node.inputs[2], f"{node.name}.bias"
+        if bias is None or bias.const_value is None or name in model.graph.initializers:
+            continue
+        own = ir.Value(name=name, type=bias.type, shape=bias.shape, const_value=bias.const_value)
+        model.graph.register_initializer(own)
+        node.replace_input_with(2, own)
+
+
+def _attach_functions(model: ir.Model, opset: int) -> None:
+    """Add one function for each op in use."""
+    used: dict[str, set[ir.DataType]] = {}
+    for node in filter(is_yat, model.graph.all_nodes()):
+        tensor = node.inputs[0]
+        assert tensor is not None
+        assert tensor.dtype is not None
+        used.setdefault(node.op_type, set()).add(tensor.dtype)
+    for name, dtypes in used.items():
+        if len(dtypes) > 1:
+            raise NmnExportError(
+                f"All {name} ops of a model share one dtype, since they share one function",
+                got=" and ".join(sorted(d.name.lower() for d in dtypes)),
+                fix="Export with dtype=, which converts the whole model.",
+            )
+        body = function(name, dtypes.pop(), opset)
+        model.functions[body.identifier()] = body
+    model.opset_imports.update({DOMAIN: VERSION} if used else {})
+
+
+def _listed(axes: DynamicAxes) -> str:
+    return ", ".join(f"{name}:{axis}" for name, sizes in axes.items() for axis in sizes)
+
+
+def _first_line(error: BaseException) -> str:
+    lines: Sequence[str] = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0].strip() if lines else 'no message'}"

@@ -1,0 +1,116 @@
+"""ONNX files: written whole or not at all, and read only if they are ours and complete."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import uses_external_data
+
+from nmn_export.errors import NmnExportError
+from nmn_export.ops import DOMAIN
+
+EXTERNAL_DATA_THRESHOLD = 1_800_000_000
+"""Bytes of weights above which they go to a file of their own; protobuf itself stops at 2 GB."""
+
+METADATA_PREFIX = "nmn_export."
+"""Of the keys under which a file says where it comes from."""
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; what is there at the end is renamed to `path`, if all went well.
+
+    Files whose names begin with that of `path` are renamed along with it, and before it.
+
+    Raises:
+        NmnExportError: The folder of `path` does not exist or cannot be written to.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise NmnExportError(
+            "The output folder must exist and be writable",
+            got=f"'{path.parent}' ({error.strerror})",
+            fix="Create it or choose another.",
+        ) from error
+    with folder as name:
+        staging = Path(name) / path.name
+        yield staging
+        for file in sorted(Path(name).iterdir(), key=lambda f: f == staging):
+            file.replace(path.parent / file.name)
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write a model to `path`, and its weights to `path`.data if they are too large for it.
+
+    Raises:
+        onnx.checker.ValidationError: The model is not valid ONNX: a defect of ours.
+    """
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
+    external = f"{path.name}.data" if weights > EXTERNAL_DATA_THRESHOLD else None
+    ir.save(model, path, external_data=external)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read a file of ours, external data included.
+
+    Raises:
+        NmnExportError: The file is missing, not ONNX, not ours, or its external data is missing,
+            too short or outside the file's folder.
+    """
+    if not path.is_file():
+        raise NmnExportError(
+            "The model must be an ONNX file", got=f"no file '{path}'", fix="Check the path."
+        )
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise _not_ours(path, "a file that is not ONNX or is cut off") from error
+    ours = any(p.key.startswith(METADATA_PREFIX) for p in model.metadata_props)
+    if not ours and not any(node.domain == DOMAIN for node in model.graph.node):
+        raise _not_ours(
+            path, "an ONNX file from elsewhere" if model.graph.node else "no ONNX graph"
+        )
+    _check_external_data(model, path)
+    onnx.load_external_data_for_model(model, str(path.parent))
+    return model
+
+
+def _not_ours(path: Path, got: str) -> NmnExportError:
+    return NmnExportError(
+        "The model must be an ONNX file written by nmn-export",
+        got=f"{got}: '{path}'",
+        fix="Export it with `nmn-export export`.",
+    )
+
+
+def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
+    folder = path.parent.resolve()
+    for tensor in filter(uses_external_data, model.graph.initializer):
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        file = (folder / location).resolve()
+        if not file.is_relative_to(folder):
+            raise NmnExportError(
+                "External data must lie in the folder of the model",
+                got=f"'{location}' for '{tensor.name}'",
+                fix="Do not load this file unless you trust its author; export it again.",
+            )
+        if not file.is_file():
+            raise NmnExportError(
+                "External data must lie beside the model",
+                got=f"no file '{location}' in '{path.parent}'",
+                fix="Copy it there together with the model.",
+            )
+        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        if file.stat().st_size < end:
+            raise NmnExportError(
+                "External data must be as long as the model says",
+                got=f"{file.stat().st_size} bytes in '{location}', {end} needed",
+                fix="Copy it again; the last copy was cut off.",
+            )

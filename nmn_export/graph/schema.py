@@ -1,0 +1,64 @@
+"""ONNX schemas of the ops, made from their contracts."""
+
+import onnx
+import onnx_ir as ir
+from onnx.defs import OpSchema
+from onnxscript import FLOAT, opset18
+from onnxscript.values import Op, Opset
+
+from nmn_export.ops import DOMAIN, OPS, PLUGIN_ATTRIBUTES, VERSION, OpSpec
+
+_ATTRIBUTE_TYPES = {
+    float: OpSchema.AttrType.FLOAT,
+    int: OpSchema.AttrType.INT,
+    tuple: OpSchema.AttrType.INTS,
+    str: OpSchema.AttrType.STRING,
+}
+
+
+def schema(spec: OpSpec) -> OpSchema:
+    """Return the schema of an op: one type for all its tensors, its attributes and the plugin's."""
+    parameters = [
+        OpSchema.FormalParameter(name, "T", f"of shape {shape}")
+        for name, shape in spec.inputs.items()
+    ]
+    attributes = [
+        OpSchema.Attribute(name, _ATTRIBUTE_TYPES[spec.attribute_types[name]], required=True)
+        if default is None
+        else OpSchema.Attribute(name, onnx.helper.make_attribute(name, default))
+        for name, default in (spec.attributes | PLUGIN_ATTRIBUTES).items()
+    ]
+    return OpSchema(
+        spec.name,
+        DOMAIN,
+        VERSION,
+        doc=spec.summary,
+        inputs=parameters,
+        outputs=[OpSchema.FormalParameter("Y", "T", "")],
+        type_constraints=[
+            ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "floating point")
+        ],
+        attributes=attributes,
+    )
+
+
+def op(name: str) -> Op:
+    """Return the op for use in a translation from torch.
+
+    PyTorch's exporter needs the schema of an op to emit a node of it. It is passed with the op
+    and not registered with ONNX, whose registry is the whole process's.
+    """
+    return Op(Opset(DOMAIN, VERSION), name, op_schema=schema(OPS[name]))
+
+
+def is_yat(node: ir.Node) -> bool:
+    """Tell whether a node is one of the ops."""
+    return node.domain == DOMAIN and node.op_type in OPS
+
+
+def bias_or_zero(weight: FLOAT, bias: FLOAT | None) -> FLOAT:
+    """Return the bias input of a node whose torch op may have gone without one."""
+    if bias is not None:
+        return bias
+    zeros = opset18.Expand(0.0, opset18.Shape(weight, start=0, end=1))
+    return opset18.CastLike(zeros, weight)

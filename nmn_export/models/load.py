@@ -1,0 +1,158 @@
+"""A model and its weights from what a person writes on the command line."""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nmn_export.errors import NmnExportError
+from nmn_export.models.zoo import ZOO
+
+_T = TypeVar("_T")
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts keep the weights among other things."""
+
+
+def load_model(source: str, weights: Path | None = None) -> nn.Module:
+    """Build a model and load its weights; without any, those it draws with seed 0.
+
+    Args:
+        source: A name of the zoo, `package.module:factory` or `path/file.py:factory`, a factory
+            being a module or something that returns one when called without arguments.
+        weights: A `.safetensors` file, or one that `torch.load` reads without unpickling objects.
+
+    Raises:
+        NmnExportError: There is no such model, it cannot be made, or the weights do not fit.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # so that a later check meets the model that was exported
+        model = _build(source)
+    if weights is not None:
+        _load_weights(model, _read(weights), weights)
+    return model
+
+
+def _build(source: str) -> nn.Module:
+    if source in ZOO:
+        return ZOO[source].build()
+    module_name, colon, factory_name = source.rpartition(":")
+    if not colon:
+        near = difflib.get_close_matches(source, ZOO, n=3, cutoff=0.4) or sorted(ZOO)
+        raise NmnExportError(
+            "A model is a name of the zoo, package.module:factory or path/file.py:factory",
+            got=f"'{source}'",
+            fix=f"Did you mean {' or '.join(near)}?",
+        )
+    module = _import(module_name)
+    factory: Any = getattr(module, factory_name, None)
+    if factory is None:
+        near = difflib.get_close_matches(factory_name, dir(module), n=3)
+        raise NmnExportError(
+            f"'{module_name}' must define '{factory_name}'",
+            got="no such name",
+            fix=f"Did you mean {' or '.join(near)}?" if near else "Check its spelling.",
+        )
+    model: Any = factory
+    if not isinstance(factory, nn.Module):
+        model = _guarded(factory, f"'{source}' must be callable without arguments")
+    if not isinstance(model, nn.Module):
+        raise NmnExportError(
+            f"'{source}' must be or return a torch.nn.Module",
+            got=type(model).__name__,
+            fix="Name a factory that does.",
+        )
+    return model
+
+
+def _import(name: str) -> ModuleType:
+    path = Path(name)
+    if path.suffix != ".py":
+        return _guarded(lambda: importlib.import_module(name), f"'{name}' must be importable")
+    if not path.is_file():
+        raise NmnExportError(
+            "The model's file must exist", got=f"no file '{path}'", fix="Check the path."
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    loader = spec.loader
+    _guarded(lambda: loader.exec_module(module), f"'{path}' must be importable")
+    return module
+
+
+def _guarded(call: Callable[[], _T], rule: str) -> _T:
+    """Run code of the user, whose errors are reported and not ours."""
+    try:
+        return call()
+    except NmnExportError:
+        raise
+    except Exception as error:
+        raise NmnExportError(
+            rule, got=f"{type(error).__name__}: {error}", fix="Run it by itself to see where."
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Read a state dict; nothing in it is executed."""
+    if not path.is_file():
+        raise NmnExportError(
+            "The weights must be a file", got=f"no file '{path}'", fix="Check the path."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, Exception) as error:
+        raise NmnExportError(
+            "The weights must be a .safetensors file or a state dict saved by torch.save",
+            got=f"'{path}', which cannot be read so ({type(error).__name__})",
+            fix="Save them with torch.save(model.state_dict(), path). Pickled objects are not run.",
+        ) from error
+    for key in _WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise NmnExportError(
+            "The weights must be a state dict: tensors by name",
+            got=f"{type(state).__name__} in '{path}'",
+            fix="Save them with torch.save(model.state_dict(), path).",
+        )
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    own = model.state_dict()
+    shared = own.keys() & state.keys()
+    faults = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unknown": sorted(state.keys() - own.keys()),
+        "of another shape": sorted(
+            f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in shared
+            if state[name].shape != own[name].shape
+        ),
+    }
+    told = [
+        f"{kind}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for kind, names in faults.items()
+        if names
+    ]
+    if told:
+        raise NmnExportError(
+            f"The weights in '{path}' must fit the model",
+            got="; ".join(told),
+            fix="Name the model they were trained with, with the same options.",
+        )
+    model.load_state_dict(state)

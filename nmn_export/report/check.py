@@ -1,0 +1,83 @@
+"""A file against the model it was exported from: as a whole, and every ⵟ layer by itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from torch import nn
+
+from nmn_export.errors import NmnExportError
+from nmn_export.layers.folded import FoldedYat
+from nmn_export.ops import DOMAIN
+from nmn_export.report.compare import Comparison, compare
+from nmn_export.report.probe import Product, near_prototypes, one_node_model
+from nmn_export.runtime.arrays import Arrays, to_numpy
+from nmn_export.runtime.inputs import check_inputs, draw_inputs
+from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
+from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner, Provider
+from nmn_export.runtime.pytorch import EagerRunner, TruthRunner
+from nmn_export.runtime.runner import Runner
+
+SEED = 0
+
+
+def check_file(
+    model: onnx.ModelProto,
+    path: Path,
+    reference: nn.Module,
+    inputs: Arrays | None,
+    provider: Provider,
+) -> Iterator[Comparison]:
+    """Yield the comparisons of a file as they are made.
+
+    Args:
+        model: The file's model, weights included.
+        path: The file, which ONNX Runtime reads itself.
+        reference: The folded module in the file's dtype.
+        inputs: Inputs to compare on; drawn from a standard normal distribution if `None`.
+        provider: Where ONNX Runtime runs.
+
+    Raises:
+        NmnExportError: The inputs do not fit, a runtime is missing, or the reference has other
+            layers than the file.
+    """
+    layers = _layers(model, reference)
+    given = "given" if inputs is not None else "random"
+    inputs = inputs if inputs is not None else draw_inputs(model, SEED)
+    check_inputs(model, inputs)
+    eager, truth = EagerRunner(reference), TruthRunner(reference)
+    runtimes: list[Runner] = [OnnxRuntimeRunner(path, provider), OnnxReferenceRunner(model)]
+    yield from compare("model", given, inputs, eager, truth, runtimes)
+    for node, layer in layers:
+        yield from _check_layer(model, node, layer, provider)
+
+
+def _check_layer(
+    model: onnx.ModelProto, node: onnx.NodeProto, layer: FoldedYat, provider: Provider
+) -> list[Comparison]:
+    x = near_prototypes(layer, SEED)
+    alone = one_node_model(model, node, x)
+    product = Product(layer)
+    runtimes: list[Runner] = [OnnxRuntimeRunner(alone, provider), OnnxReferenceRunner(alone)]
+    return compare(
+        node.name,
+        "near prototypes",
+        {node.input[0]: to_numpy(x)},
+        EagerRunner(product),
+        TruthRunner(product),
+        runtimes,
+    )
+
+
+def _layers(model: onnx.ModelProto, reference: nn.Module) -> list[tuple[onnx.NodeProto, FoldedYat]]:
+    """Pair the ⵟ nodes of the file with the layers of the reference, by name."""
+    layers = {name: m for name, m in reference.named_modules() if isinstance(m, FoldedYat)}
+    nodes = [node for node in model.graph.node if node.domain == DOMAIN]
+    unknown = [node.name for node in nodes if node.name not in layers]
+    if unknown:
+        raise NmnExportError(
+            "The reference must be the model that the file was exported from",
+            got=f"no layer {', '.join(unknown[:5])} in it",
+            fix="Name that model, with the same options.",
+        )
+    return [(node, layers[node.name]) for node in nodes]

@@ -1,0 +1,108 @@
+"""ONNX Runtime, on the provider that was asked for or not at all."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+
+from nmn_export.errors import NmnExportError
+from nmn_export.runtime.arrays import Arrays, to_numpy
+
+Provider = Literal["cpu", "cuda"]
+
+_PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    # TF32 is on by default there, and destroys the distance of near vectors.
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+}
+_EXTRAS = {"cpu": "cpu", "cuda": "gpu"}
+
+
+class OnnxRuntimeRunner:
+    """An ONNX file in ONNX Runtime.
+
+    Args:
+        model: Path of the file, or the model itself if it is below 2 GB.
+        provider: `"cpu"` or `"cuda"`.
+
+    Raises:
+        NmnExportError: ONNX Runtime or the provider is not there, the provider fell back to
+            another, or ONNX Runtime cannot run the model.
+    """
+
+    def __init__(self, model: Path | onnx.ModelProto, provider: Provider = "cpu") -> None:
+        try:
+            import onnxruntime as ort  # noqa: PLC0415 - an extra; its absence is a message
+        except ImportError as error:
+            raise NmnExportError(
+                "This needs ONNX Runtime",
+                got="no package onnxruntime",
+                fix=f"Run: pip install 'nmn-export[{_EXTRAS[provider]}]'",
+            ) from error
+        self.name = "onnxruntime" if provider == "cpu" else f"onnxruntime-{provider}"
+        wanted, options = _PROVIDERS[provider]
+        if wanted not in ort.get_available_providers():
+            raise NmnExportError(
+                f"Provider '{provider}' needs ONNX Runtime's {wanted}",
+                got=", ".join(ort.get_available_providers()),
+                fix=f"Run: pip install 'nmn-export[{_EXTRAS[provider]}]'",
+            )
+        session_options = ort.SessionOptions()
+        session_options.log_severity_level = 4
+        source = str(model) if isinstance(model, Path) else model.SerializeToString()
+        with _OrtErrors():
+            self.session = ort.InferenceSession(
+                source, session_options, providers=[(wanted, options)]
+            )
+        self.session.disable_fallback()
+        if self.session.get_providers()[0] != wanted:
+            raise NmnExportError(
+                f"Provider '{provider}' was asked for and must be used",
+                got=", ".join(self.session.get_providers()),
+                fix="Check the driver and the CUDA libraries with `nmn-export doctor`.",
+            )
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Return the outputs by name."""
+        names = [output.name for output in self.session.get_outputs()]
+        with _OrtErrors():
+            if any(a.dtype.name == "bfloat16" for a in inputs.values()):
+                values = self._run_bfloat16(names, inputs)
+            else:
+                values = self.session.run(names, inputs)
+        return dict(zip(names, values, strict=True))
+
+    def _run_bfloat16(self, names: list[str], inputs: Arrays) -> list[Any]:
+        """Run with values that NumPy, and so `session.run`, has no name for."""
+        import onnxruntime as ort  # noqa: PLC0415 - an extra
+
+        binding = self.session.io_binding()
+        for name, array in inputs.items():
+            onnx_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            bits = array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+            value = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, onnx_type)
+            binding.bind_ortvalue_input(name, value)
+        for name in names:
+            binding.bind_output(name)
+        self.session.run_with_iobinding(binding)
+        outputs = (
+            torch.utils.dlpack.from_dlpack(v._ortvalue.to_dlpack()) for v in binding.get_outputs()
+        )
+        return [to_numpy(output) for output in outputs]
+
+
+class _OrtErrors:
+    """Turns what ONNX Runtime raises into one line."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        if kind is not None and kind.__module__.startswith("onnxruntime."):
+            raise NmnExportError(
+                "ONNX Runtime must be able to run the model",
+                got=f"{kind.__name__}: {str(error).splitlines()[0]}",
+                fix="See `nmn-export doctor`; bfloat16 models need a GPU.",
+            ) from error
