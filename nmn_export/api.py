@@ -9,6 +9,7 @@ from importlib import metadata as distributions
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
@@ -62,7 +63,7 @@ def export(
     *,
     dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
     dtype: str | torch.dtype | None = None,
-    opset: int = 18,
+    opset: int | None = None,
     inline: bool = False,
     metadata: Mapping[str, str] | None = None,
     check: bool = True,
@@ -77,7 +78,8 @@ def export(
         dynamic_shapes: Axes that vary at run time, by input: `{"x": {0: "batch"}}`.
         dtype: `"float32"`, `"float16"` or `"bfloat16"`, to which the whole model is converted;
             as it is by default.
-        opset: Version of the standard ops, 18 to 23.
+        opset: Version of the standard ops, 18 to 23; by default 18, or 22 in bfloat16, for that is
+            the first whose convolutions take it.
         inline: Write standard ops only, the definitions in the place of the ops.
         metadata: Goes into the file as it is, beside where the file comes from.
         check: Run the file in ONNX Runtime on the example inputs before it is put in place.
@@ -92,6 +94,8 @@ def export(
     folded = fold(adapt(model), torch_dtype)
     _try(folded, inputs)
     axes: DynamicAxes = dynamic_shapes or {}
+    if opset is None:
+        opset = 22 if torch_dtype is torch.bfloat16 else 18
     graph = capture(folded, inputs, axes, opset, inline)
     ops: dict[str, int] = {}
     for node in graph.graph:
@@ -99,7 +103,7 @@ def export(
             ops[node.op_type] = ops.get(node.op_type, 0) + 1
     graph.metadata_props.update(metadata or {})
     with staged(path) as file:
-        save(graph, file)
+        _save_valid(graph, file)
         parity, note = _parity(folded, inputs, file) if check else ([], "not asked for")
         for result in parity:
             if not result.passed:
@@ -234,6 +238,17 @@ def _parity(
         return [], str(error)
     eager, truth = EagerRunner(model), TruthRunner(model)
     return compare("model", "example", arrays, eager, truth, [runtime]), ""
+
+
+def _save_valid(graph: ir.Model, file: Path) -> None:
+    try:
+        save(graph, file)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise NmnExportError(
+            "The result must be valid ONNX",
+            got=str(error).splitlines()[0],
+            fix="Another opset may take it: bfloat16 convolutions, for instance, need 22.",
+        ) from error
 
 
 def _versions() -> dict[str, str]:

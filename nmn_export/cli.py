@@ -61,7 +61,10 @@ def export(
         Literal["float32", "float16", "bfloat16"] | None,
         typer.Option(help="Convert the whole model; as it is by default."),
     ] = None,
-    opset: Annotated[int, typer.Option(help="Version of the standard ops.")] = 18,
+    opset: Annotated[
+        int | None,
+        typer.Option(help="Version of the standard ops; 18, or 22 in bfloat16, by default."),
+    ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="Write standard ops only.")] = False,
     check: Annotated[
         bool, typer.Option(help="Run the file in ONNX Runtime before it is put in place.")

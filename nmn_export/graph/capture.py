@@ -24,6 +24,9 @@ OPSETS = range(18, 24)
 DynamicAxes = Mapping[str, Mapping[int, str]]
 """For each input, the axes that vary at run time and the names of their sizes."""
 
+LAYER_KEY = "nmn_export.layer"
+"""Under which a ⵟ node keeps the path of its layer, which may have several nodes."""
+
 TorchAxes = tuple[dict[int, torch.export.Dim], ...]
 
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -105,7 +108,7 @@ def _trace(
 def _translate(
     program: torch.export.ExportedProgram, names: list[str], axes: TorchAxes, opset: int
 ) -> ir.Model:
-    with _quiet():
+    with quiet():
         try:
             onnx_program = torch.onnx.export(
                 program,
@@ -127,14 +130,14 @@ def _translate(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep PyTorch's notes to its own developers from the user's terminal."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
@@ -198,8 +201,10 @@ def _name_nodes(model: ir.Model) -> None:
             name = f"{base}_{count}"
         taken.add(name)
         node.name = name
-        # The other properties are stack traces, which name files of the machine that exported.
+        # The exporter's own properties hold stack traces, with paths of the machine that exported.
         node.metadata_props.clear()
+        if is_yat(node) and path:
+            node.metadata_props[LAYER_KEY] = path
 
 
 def _name_biases(model: ir.Model) -> None:

@@ -26,7 +26,8 @@ def YatDense(
     kappa, quarter, bound = Scales(epsilon=epsilon, alpha=alpha)
     one = op.Constant(value_float=1.0)
     guard = op.Constant(value_float=1e-8)
-    last = op.Constant(value_ints=[-1])
+    # Not -1: of an empty batch, ONNX Runtime reduces no axis that is counted from the end.
+    last = op.Constant(value_ints=[1])
     on_sphere = op.Cast(op.Constant(value_int=spherical), to=BOOL.dtype)
 
     # A runtime folds what concerns W; X is divided by one unless it belongs on the sphere.

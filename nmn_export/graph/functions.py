@@ -26,7 +26,7 @@ def function(name: str, dtype: ir.DataType, opset: int) -> ir.Function:
     """
     protos = [piece.to_function_proto() for piece in (_BODIES[name], *_PIECES)]
     model = ir.Model(
-        ir.Graph([], [], nodes=[], opset_imports={"": opset}),
+        ir.Graph([], [], nodes=[], opset_imports={"": yat.OPSET}),
         ir_version=10,
         functions=[ir.serde.deserialize_function(proto) for proto in protos],
     )
@@ -36,6 +36,7 @@ def function(name: str, dtype: ir.DataType, opset: int) -> ir.Function:
         RemoveUnusedNodesPass(),
     )(model)
     body = next(f for f in model.functions.values() if f.name == name)
+    # What the bodies use means the same in every opset that the exporter takes.
     body.opset_imports.clear()
     body.opset_imports[""] = opset
     if dtype in _LARGEST:

@@ -14,6 +14,9 @@ from onnxscript import FLOAT, script
 from onnxscript import opset18 as op
 from onnxscript.values import Opset
 
+OPSET = op.version
+"""Version of the standard ops that the bodies are written in."""
+
 PIECES = Opset("ai.nmn.pieces", 1)
 """Domain of the pieces; nothing of it is left in a finished function."""
 

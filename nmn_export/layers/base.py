@@ -58,6 +58,23 @@ class YatLayer(nn.Module):
             raise NmnExportError(
                 "drop_rate must be in [0, 1)", got=drop_rate, fix="Use 0 to keep every weight."
             )
+        if alpha not in (True, False, "geometric"):
+            raise NmnExportError(
+                "alpha must be True, False or 'geometric'",
+                got=repr(alpha),
+                fix="Use constant_alpha for a number.",
+            )
+        for name, constant in (("bias", constant_bias), ("alpha", constant_alpha)):
+            if constant is not None and not math.isfinite(constant):
+                raise NmnExportError(
+                    f"constant_{name} must be finite", got=constant, fix="Use another number."
+                )
+        if mask is not None and not _broadcasts(mask.shape, weight_shape):
+            raise NmnExportError(
+                f"mask must broadcast to the weights, of shape {weight_shape}",
+                got=f"shape {tuple(mask.shape)}",
+                fix="Give it that shape.",
+            )
         self.out_count = weight_shape[0]
         self.constant_bias = None if constant_bias is None else float(constant_bias)
         self.softplus_bias = softplus_bias
@@ -155,10 +172,17 @@ class YatLayer(nn.Module):
                 got=f"shape {tuple(x.shape)}",
                 fix="Add or remove dimensions.",
             )
-        if x.shape[channel_axis] != channels:
+        if x.ndim == 0 or x.shape[channel_axis] != channels:
             raise NmnExportError(
                 f"{name} takes {channels} input channels",
-                got=f"{x.shape[channel_axis]} in shape {tuple(x.shape)}",
+                got=f"{x.shape[channel_axis] if x.ndim else 'none'} in shape {tuple(x.shape)}",
                 fix="Give it an input, or build it with an input size, that fits.",
             )
         return x
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Tell whether a tensor of `shape` broadcasts to `target`."""
+    return len(shape) <= len(target) and all(
+        size in (1, wanted) for size, wanted in zip(shape[::-1], target[::-1], strict=False)
+    )

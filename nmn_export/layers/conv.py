@@ -92,7 +92,7 @@ class YatConv(YatLayer):
                 fix="Choose one of them.",
             )
         self.rank = type(self).rank
-        kernel = self._per_axis(kernel_size)
+        kernel = self._per_axis("kernel_size", kernel_size, 1)
         super().__init__(
             (out_channels, in_channels // groups, *kernel),
             bias=bias,
@@ -113,8 +113,8 @@ class YatConv(YatLayer):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel
-        self.stride = self._per_axis(stride)
-        self.dilation = self._per_axis(dilation)
+        self.stride = self._per_axis("stride", stride, 1)
+        self.dilation = self._per_axis("dilation", dilation, 1)
         self.groups = groups
         self.padding_mode = padding_mode
         self.pads = self._resolve_padding(padding)
@@ -163,13 +163,17 @@ class YatConv(YatLayer):
             f"stride={self.stride}, pads={self.pads}, epsilon={self.epsilon}"
         )
 
-    def _per_axis(self, value: Size) -> tuple[int, ...]:
+    def _per_axis(self, name: str, value: Size, least: int) -> tuple[int, ...]:
         values = (value,) * self.rank if isinstance(value, int) else tuple(value)
         if len(values) != self.rank:
             raise NmnExportError(
                 f"{type(self).__name__} takes one number or {self.rank} a size",
                 got=str(value),
                 fix=f"Give one number for each of the {self.rank} spatial axes.",
+            )
+        if min(values) < least:
+            raise NmnExportError(
+                f"{name} must be at least {least}", got=str(value), fix="Use a larger one."
             )
         return values
 
@@ -190,7 +194,7 @@ class YatConv(YatLayer):
                 got=repr(padding),
                 fix="Use one of them.",
             )
-        return self._per_axis(padding) * 2
+        return self._per_axis("padding", padding, 0) * 2
 
     def _padding(self) -> "tuple[nn.Module | None, tuple[int, ...]]":
         """Split padding into a module that is not the op's business, and the op's own zeros."""

@@ -4,13 +4,13 @@ import difflib
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -63,7 +63,7 @@ def _build(source: str) -> nn.Module:
             fix=f"Did you mean {' or '.join(near)}?" if near else "Check its spelling.",
         )
     model: Any = factory
-    if not isinstance(factory, nn.Module):
+    if callable(factory) and not isinstance(factory, nn.Module):
         model = _guarded(factory, f"'{source}' must be callable without arguments")
     if not isinstance(model, nn.Module):
         raise NmnExportError(
@@ -113,8 +113,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, Exception) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what matters is an error
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # there is no end to what a corrupt file makes a reader raise
         raise NmnExportError(
             "The weights must be a .safetensors file or a state dict saved by torch.save",
             got=f"'{path}', which cannot be read so ({type(error).__name__})",

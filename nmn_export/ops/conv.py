@@ -46,21 +46,23 @@ def yat_conv(
     wide = compute_dtype(x.dtype)
     w = weight.to(x.dtype).to(wide)
     rank = w.ndim - 2
-    padded = F.pad(x.to(wide), _torch_padding(pads)) if any(pads) else x.to(wide)
+    x_wide, padding = x.to(wide), tuple(pads[:rank])
+    if padding != tuple(pads[rank:]):  # PyTorch pads both ends alike
+        x_wide, padding = F.pad(x_wide, _torch_padding(pads)), (0,) * rank
     convolve = _CONVOLUTIONS[rank]
 
-    dot = convolve(padded, w, None, strides, 0, dilations, group)
-    # ‖p‖² needs no convolution over channels: sum the squares of each pixel's channels first.
-    pixel_sq = padded.square().reshape(padded.shape[0], group, -1, *padded.shape[2:]).sum(2)
-    box = w.new_ones(group, 1, *w.shape[2:])
-    patch_sq = convolve(pixel_sq, box, None, strides, 0, dilations, group)
+    dot = convolve(x_wide, w, None, strides, padding, dilations, group)
+    # Every square through every tap, as the nmn package sums them, so that an adapted network gives
+    # the same bits. Summing the channels first is cheaper and as accurate; the ONNX body does that.
+    ones = w.new_ones(group, *w.shape[1:])
+    patch_sq = convolve(x_wide.square(), ones, None, strides, padding, dilations, group)
     if group > 1:
         patch_sq = patch_sq.repeat_interleave(w.shape[0] // group, 1)
 
     per_channel = (-1, *[1] * rank)
     w_sq = w.square().flatten(1).sum(1).reshape(per_channel)
-    b = None if bias is None else bias.to(x.dtype).to(wide).reshape(per_channel)
-    return saturate(yat(dot, patch_sq, w_sq, b, epsilon, alpha), x.dtype)
+    numerator = dot if bias is None else dot + bias.to(x.dtype).to(wide).reshape(per_channel)
+    return saturate(yat(numerator, dot, patch_sq, w_sq, epsilon, alpha), x.dtype)
 
 
 def exact_yat_conv(
@@ -83,7 +85,7 @@ def exact_yat_conv(
         dot if bias is None else dot + bias.double().expand(len(weight)).reshape(group, 1, -1)
     )
     y: Tensor = alpha * numerator.square() / (distance + epsilon)
-    y = y.reshape(group, x.shape[0], -1, filters.shape[1]).permute(1, 0, 3, 2)
+    y = y.reshape(group, x.shape[0], math.prod(out_size), filters.shape[1]).permute(1, 0, 3, 2)
     return y.reshape(x.shape[0], weight.shape[0], *out_size)
 
 
@@ -97,14 +99,14 @@ def _patches(
 ) -> tuple[Tensor, list[int]]:
     """Gather patches as [group, B·S', C/group·K]; also return S'."""
     x = F.pad(x, _torch_padding(pads))
-    x = x.reshape(x.shape[0], group, -1, *x.shape[2:])  # [B, g, C/g, *S]
+    x = x.reshape(x.shape[0], group, x.shape[1] // group, *x.shape[2:])  # [B, g, C/g, *S]
     for axis, (k, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
         x = x.unfold(3 + axis, (k - 1) * dilation + 1, stride)[..., ::dilation]
     rank = len(kernel)
     out_size = list(x.shape[3 : 3 + rank])
     spatial, taps = range(3, 3 + rank), range(3 + rank, 3 + 2 * rank)
     x = x.permute(1, 0, *spatial, 2, *taps)
-    return x.reshape(group, -1, math.prod(x.shape[2 + rank :])), out_size
+    return x.flatten(2 + rank).flatten(1, 1 + rank), out_size
 
 
 def _torch_padding(pads: Sequence[int]) -> list[int]:

@@ -1,7 +1,6 @@
 """YatDense: the ⵟ-product of every row of an input with every row of a weight matrix."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nmn_export.ops.autograd import register_autograd
@@ -36,10 +35,18 @@ def yat_dense(
     x_wide, w = x.to(wide), weight.to(x.dtype).to(wide)
     b = None if bias is None else bias.to(x.dtype).to(wide)
     if spherical:
-        y = yat(F.linear(unit_rows(x_wide), unit_rows(w)), 1.0, 1.0, b, epsilon, alpha)
+        x_wide, w = unit_rows(x_wide), unit_rows(w)
+    dot = numerator = x_wide @ w.t()
+    if b is not None:
+        # As the nmn package has it, so that an adapted network gives the same bits. What the
+        # detour costs the distance is the rounding of b, which only a very large one makes felt.
+        numerator = dot + b
+        dot = numerator - b
+    if spherical:
+        y = yat(numerator, dot, 1.0, 1.0, epsilon, alpha)
     else:
         x_sq = x_wide.square().sum(-1, keepdim=True)
-        y = yat(F.linear(x_wide, w), x_sq, w.square().sum(-1), b, epsilon, alpha)
+        y = yat(numerator, dot, x_sq, w.square().sum(-1), epsilon, alpha)
     return saturate(y, x.dtype)
 
 
@@ -55,7 +62,7 @@ def exact_yat_dense(
     x, weight = x.double(), weight.double()
     if spherical:
         x, weight = unit_rows(x), unit_rows(weight)
-    dot = F.linear(x, weight)
+    dot = x @ weight.t()
     if spherical:
         distance = (2 - 2 * dot).clamp_min(0)
     else:

@@ -14,28 +14,26 @@ UNIT_NORM_GUARD = 1e-8
 
 
 def yat(
+    numerator: Tensor,
     dot: Tensor,
     x_sq: Tensor | float,
     w_sq: Tensor | float,
-    bias: Tensor | None,
     epsilon: Scalar,
     alpha: Scalar,
 ) -> Tensor:
     """Combine a dot product and two squared norms into the ⵟ-product.
 
-    The distance uses the dot product itself, never `(dot + bias) - bias`, so a large bias costs it
-    no digits. All tensors broadcast to the shape of `dot` and share its dtype.
+    All tensors broadcast to the shape of `dot` and share its dtype.
 
     Args:
+        numerator: s + b; the bias is inside the square and nowhere else.
         dot: s = ⟨x, w⟩.
         x_sq: ‖x‖².
         w_sq: ‖w‖².
-        bias: b, added inside the square and nowhere else.
         epsilon: ε > 0, added to the distance after it is clamped at zero.
         alpha: α, a plain multiplier.
     """
     distance = (x_sq + w_sq - 2 * dot).clamp_min(0)
-    numerator = dot if bias is None else dot + bias
     return numerator.square() / (distance + epsilon) * alpha
 
 

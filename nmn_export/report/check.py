@@ -7,6 +7,7 @@ import onnx
 from torch import nn
 
 from nmn_export.errors import NmnExportError
+from nmn_export.graph.capture import LAYER_KEY
 from nmn_export.layers.folded import FoldedYat
 from nmn_export.ops import DOMAIN
 from nmn_export.report.compare import Comparison, compare
@@ -73,11 +74,16 @@ def _layers(model: onnx.ModelProto, reference: nn.Module) -> list[tuple[onnx.Nod
     """Pair the ⵟ nodes of the file with the layers of the reference, by name."""
     layers = {name: m for name, m in reference.named_modules() if isinstance(m, FoldedYat)}
     nodes = [node for node in model.graph.node if node.domain == DOMAIN]
-    unknown = [node.name for node in nodes if node.name not in layers]
+    names = {node.name: _layer_name(node) for node in nodes}
+    unknown = [name for name in names.values() if name not in layers]
     if unknown:
         raise NmnExportError(
             "The reference must be the model that the file was exported from",
             got=f"no layer {', '.join(unknown[:5])} in it",
             fix="Name that model, with the same options.",
         )
-    return [(node, layers[node.name]) for node in nodes]
+    return [(node, layers[names[node.name]]) for node in nodes]
+
+
+def _layer_name(node: onnx.NodeProto) -> str:
+    return next((p.value for p in node.metadata_props if p.key == LAYER_KEY), node.name)

@@ -1,0 +1,1 @@
+"""What is measured against what; `results/` holds what came out, with the machine in it."""

@@ -1,0 +1,138 @@
+"""The four contestants of a CPU benchmark, made from one network of our layers.
+
+linear: the same network with plain convolutions and linear layers, the price to aim at.
+ours:   the network through `nmn_export.export`.
+naive:  the network of the `nmn` package's own layers through `torch.onnx.export`.
+eager:  the network in PyTorch.
+"""
+
+import copy
+import importlib
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+
+from nmn_export import export
+from nmn_export.graph.capture import quiet
+from nmn_export.layers import YatConv, YatDense, YatLayer
+
+NAMES = ("linear", "ours", "naive", "eager")
+
+_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def contestants(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
+    """Return a call without arguments for each contestant.
+
+    All sessions of ONNX Runtime share one pool of threads, as many as there are cores. With pools
+    of their own, idle threads of one session would go on spinning into the time of the next.
+    """
+    model = model.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Path(folder) / "ours.onnx"
+        export(model, x, ours, check=False)
+        sessions = {
+            "linear": _session(_torch_onnx(linear_twin(model), x)),
+            "ours": _session(ours.read_bytes()),
+            "naive": _session(_torch_onnx(upstream_twin(model), x)),
+        }
+    array = x.numpy()
+    calls: dict[str, Callable[[], object]] = {
+        name: _call(session, array) for name, session in sessions.items()
+    }
+    calls["eager"] = torch.inference_mode()(lambda: model(x))
+    return calls
+
+
+def linear_twin(model: nn.Module) -> nn.Module:
+    """Return the network with a convolution or linear layer in the place of each ⵟ layer."""
+    return _replace(model, _linear)
+
+
+def upstream_twin(model: nn.Module) -> nn.Module:
+    """Return the network with the `nmn` package's layer in the place of each of ours."""
+    return _replace(model, _upstream)
+
+
+def _replace(model: nn.Module, make: Callable[[YatLayer], nn.Module]) -> nn.Module:
+    memo: dict[int, Any] = {id(m): make(m) for m in model.modules() if isinstance(m, YatLayer)}
+    twin: nn.Module = copy.deepcopy(model, memo)
+    return twin.eval()
+
+
+def _linear(layer: YatLayer) -> nn.Module:
+    bias = layer.bias is not None
+    if isinstance(layer, YatDense):
+        return nn.Linear(layer.in_features, layer.out_features, bias)
+    assert isinstance(layer, YatConv)
+    return _CONVOLUTIONS[layer.rank](
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        layer.stride,
+        layer.pads[: layer.rank],
+        layer.dilation,
+        layer.groups,
+        bias,
+    )
+
+
+def _upstream(layer: YatLayer) -> nn.Module:
+    nmn = importlib.import_module("nmn.torch")
+    options: dict[str, Any] = {
+        "bias": layer.bias is not None,
+        "constant_alpha": layer.constant_alpha,
+        "epsilon": layer.epsilon,
+    }
+    if isinstance(layer, YatDense):
+        twin = nmn.YatNMN(layer.in_features, layer.out_features, **options)
+    else:
+        assert isinstance(layer, YatConv)
+        twin = getattr(nmn, f"YatConv{layer.rank}D")(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            stride=layer.stride,
+            padding=layer.pads[: layer.rank],
+            dilation=layer.dilation,
+            groups=layer.groups,
+            **options,
+        )
+    twin.load_state_dict(layer.state_dict())
+    upstream: nn.Module = twin
+    return upstream
+
+
+def _torch_onnx(model: nn.Module, x: Tensor) -> bytes:
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model, (x,), dynamo=True, opset_version=18, input_names=["x"], verbose=False
+        )
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+_pool_set = False
+
+
+def _session(model: bytes) -> ort.InferenceSession:
+    global _pool_set  # noqa: PLW0603 - ONNX Runtime's environment is one a process, too
+    if not _pool_set:
+        ort.set_global_thread_pool_sizes(torch.get_num_threads(), 1)
+        _pool_set = True
+    options = ort.SessionOptions()
+    options.use_per_session_threads = False
+    options.log_severity_level = 3
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _call(session: ort.InferenceSession, array: Any) -> Callable[[], object]:
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: array})

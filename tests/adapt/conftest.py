@@ -1,0 +1,100 @@
+"""Both supported releases of `nmn`, each imported as if it were the only one."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).parents[2]
+
+RELEASES = {"0.2.24": REPOSITORY / ".venv" / "nmn-0.2.24", "0.3.5": None}
+"""Where each release lies unpacked; `None` stands for the installed package."""
+
+# What upstream's training script imports at its top, and its network does not need.
+EXAMPLE_IMPORTS = (
+    "PIL",
+    "datasets",
+    "matplotlib",
+    "matplotlib.pyplot",
+    "seaborn",
+    "sklearn",
+    "sklearn.metrics",
+    "torchvision",
+    "wandb",
+)
+
+
+@contextmanager
+def modules_swapped(**modules: ModuleType) -> Iterator[None]:
+    """Put `modules` in `sys.modules`, and afterwards what was there before."""
+    before = {name: sys.modules.pop(name, None) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name, None)
+            if module is not None:
+                sys.modules[name] = module
+
+
+@contextmanager
+def only_release(release: str) -> Iterator[ModuleType]:
+    """Import `nmn.torch` of one release; outside, `nmn` is again whatever it was."""
+
+    def take_out() -> dict[str, ModuleType]:
+        names = [name for name in sys.modules if name == "nmn" or name.startswith("nmn.")]
+        return {name: sys.modules.pop(name) for name in names}
+
+    location = RELEASES[release]
+    if location is not None and not (location / "nmn").is_dir():
+        pytest.fail(f"nmn {release} is missing at {location}; `make clean test` unpacks it there")
+    before, path = take_out(), list(sys.path)
+    if location is not None:
+        sys.path.insert(0, str(location))
+    try:
+        try:
+            module = importlib.import_module("nmn.torch")
+        except ImportError as error:
+            pytest.fail(f"nmn {release} cannot be imported ({error}); install the extra `nmn`")
+        found = sys.modules["nmn"].__version__
+        if found != release:
+            pytest.fail(f"these tests need nmn {release}; got {found}")
+        yield module
+    finally:
+        sys.path[:] = path
+        take_out()
+        sys.modules.update(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep tensors this small off the thread pool: waiting for it takes most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def release(request: pytest.FixtureRequest) -> str:
+    version: str = request.param
+    return version
+
+
+@pytest.fixture(scope="module")
+def nmn_torch(release: str) -> Iterator[ModuleType]:
+    with only_release(release) as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def resnet_example(nmn_torch: ModuleType) -> ModuleType:
+    with modules_swapped(**{name: MagicMock() for name in EXAMPLE_IMPORTS}):
+        return importlib.import_module("nmn.torch.examples.vision.resnet_training")

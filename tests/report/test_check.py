@@ -1,0 +1,144 @@
+import copy
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from rich.console import Console
+
+from nmn_export import NmnExportError, check, export
+from nmn_export.graph.fold import fold
+from nmn_export.layers import YatConv1d, YatConv2d, YatConv3d, YatDense
+from nmn_export.ops import OPS
+from nmn_export.report.probe import Product, near_prototypes
+from nmn_export.report.render import comparison_json, comparison_table
+
+
+def changed(path, tmp_path, edit):
+    """Return a copy of a file with something in it changed."""
+    model = onnx.load(path)
+    edit(model)
+    copy_path = tmp_path / "changed.onnx"
+    onnx.save(model, copy_path)
+    return copy_path
+
+
+def failed(comparisons):
+    return {(c.subject, c.backend) for c in comparisons if not c.passed}
+
+
+def test_a_faithful_file_passes_everywhere(small_net, small_file):
+    comparisons = check(small_file, small_net)
+    assert not failed(comparisons)
+    assert {c.subject for c in comparisons} == {"model", "yat_conv", "head"}
+    assert {c.backend for c in comparisons} == {"pytorch eager", "onnxruntime", "onnx reference"}
+
+
+def test_a_wrong_weight_is_found_in_its_layer(small_net, small_file, tmp_path):
+    def edit(model):
+        tensor = next(t for t in model.graph.initializer if t.name == "yat_conv.weight")
+        values = numpy_helper.to_array(tensor).copy()
+        values[0, 0] *= 1.5
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    wrong = failed(check(changed(small_file, tmp_path, edit), small_net))
+    assert {subject for subject, _ in wrong} == {"model", "yat_conv"}
+
+
+def test_a_wrong_attribute_is_found_in_its_layer(small_net, small_file, tmp_path):
+    def edit(model):
+        node = next(n for n in model.graph.node if n.name == "head")
+        next(a for a in node.attribute if a.name == "epsilon").f = 0.5
+
+    wrong = failed(check(changed(small_file, tmp_path, edit), small_net))
+    assert ("head", "onnxruntime") in wrong
+    assert ("yat_conv", "onnxruntime") not in wrong
+
+
+def test_norms_in_half_precision_are_found(tmp_path):
+    """As a careless conversion would have them: wrong most where inputs come close to weights."""
+    path = tmp_path / "m.onnx"
+    net = torch.nn.Sequential(YatDense(512, 4, alpha=False, epsilon=1e-9))
+    export(net, torch.randn(2, 512), path)
+
+    def edit(model):
+        body = model.functions[0].node
+        last = next(i for i, n in enumerate(body) if n.op_type == "Sub")
+        narrow = onnx.helper.make_node("Cast", [body[last].input[0]], ["narrow"], to=10)
+        widen = onnx.helper.make_node("Cast", ["narrow"], ["wide"], to=1)
+        body[last].input[0] = "wide"
+        body.insert(last, widen)
+        body.insert(last, narrow)
+
+    wrong = failed(check(changed(path, tmp_path, edit), net))
+    assert ("0", "onnxruntime") in wrong
+
+
+def test_given_inputs_are_used(small_net, small_file):
+    x = np.full((3, 3, 10, 10), 0.5, np.float32)
+    assert check(small_file, small_net, {"x": x})[0].inputs == "given"
+
+
+def test_an_inlined_file_is_checked_as_a_whole(small_net, tmp_path):
+    path = tmp_path / "m.onnx"
+    export(small_net, torch.randn(2, 3, 10, 10), path, inline=True)
+    comparisons = check(path, small_net)
+    assert {c.subject for c in comparisons} == {"model"}
+    assert not failed(comparisons)
+
+
+def test_another_model_is_refused(small_file):
+    with pytest.raises(NmnExportError, match=r"must be the model .* got no layer yat_conv, head"):
+        check(small_file, torch.nn.Sequential(YatDense(4, 2)))
+
+
+def test_other_parameters_fail(small_net, small_file):
+    other = copy.deepcopy(small_net)
+    with torch.no_grad():
+        other.head.weight.mul_(2)
+    assert ("head", "onnxruntime") in failed(check(small_file, other))
+
+
+LAYERS = [
+    YatDense(7, 5),
+    YatConv1d(4, 6, 3, stride=2, padding=1),
+    YatConv2d(4, 6, 3, stride=2, padding=1, groups=2),
+    YatConv2d(2, 40, (3, 2), padding=2, dilation=(1, 2)),
+    YatConv2d(3, 4, 1),
+    YatConv3d(2, 3, 2, stride=3, dilation=2, padding=1),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_probes_come_close_to_every_prototype(layer):
+    """For each filter there is a patch whose ⵟ-product only nearness explains."""
+    folded = fold(torch.nn.Sequential(layer))[0]
+    folded.epsilon = 1e-9
+    x = near_prototypes(folded, 0)
+    spec = {"YatDense": OPS["YatDense"]}.get(type(layer).__name__, OPS["YatConv"])
+    with torch.no_grad():
+        folded.bias.zero_()
+        arguments = [x, folded.weight, None, folded.epsilon, 1.0]
+        if spec.name == "YatDense":
+            y = spec.exact(*arguments, False)
+        else:
+            y = spec.exact(*arguments, folded.strides, folded.pads, folded.dilations, folded.group)
+        assert Product(folded)(x).shape == y.shape
+    largest = y.movedim(1, 0).flatten(1).max(1).values if y.ndim > 2 else y.max(0).values
+    # At a distance of 1 % the ratio is ‖w‖² / 1e-4, up to the draw of the noise.
+    w_sq = folded.weight.double().flatten(1).square().sum(1)
+    assert (largest > 1e3 * w_sq).all()
+
+
+def test_reports_are_told_to_people_and_machines(small_net, small_file, tmp_path):
+    comparisons = check(small_file, small_net)
+    console = Console(width=150, record=True, file=(tmp_path / "out").open("w"))
+    console.print(comparison_table(comparisons))
+    text = console.export_text()
+    assert "yat_conv" in text
+    assert "onnx reference" in text
+    told = json.loads(comparison_json(comparisons))
+    assert told["passed"] is True
+    assert len(told["comparisons"]) == len(comparisons)

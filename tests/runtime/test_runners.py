@@ -1,0 +1,110 @@
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from nmn_export import NmnExportError
+from nmn_export.graph.file import load
+from nmn_export.graph.fold import fold
+from nmn_export.layers import YatDense
+from nmn_export.ops import OPS
+from nmn_export.runtime.arrays import to_numpy, to_torch
+from nmn_export.runtime.inputs import check_inputs, draw_inputs
+from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
+from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
+from nmn_export.runtime.pytorch import EagerRunner, TruthRunner
+
+
+def test_every_runner_gives_outputs_by_their_names_in_the_graph(small_net, small_file):
+    model = load(small_file)
+    inputs = draw_inputs(model, 0)
+    folded = fold(small_net)
+    runners = [
+        EagerRunner(folded),
+        TruthRunner(folded),
+        OnnxRuntimeRunner(small_file),
+        OnnxReferenceRunner(model),
+    ]
+    outputs = [runner.run(inputs)["output"] for runner in runners]
+    assert len({runner.name for runner in runners}) == len(runners)
+    for output in outputs[1:]:
+        np.testing.assert_allclose(output, outputs[0], rtol=1e-3, atol=1e-6)
+
+
+def test_truth_is_float64_and_uses_exact_distances():
+    """An input one part in 1e6 from a prototype: float32 expansion is lost, the truth is not."""
+    layer = torch.nn.Sequential(_layer())
+    weight = layer[0].weight.double()
+    x = (weight[:1] * (1 + 1e-6)).float().detach()
+    truth = TruthRunner(fold(layer)).run({"x": x.numpy()})["output"]
+    distance = (x.double() - weight).square().sum(1)
+    expected = (x.double() @ weight.T).square() / (distance + layer[0].epsilon)
+    assert truth.dtype == np.float64
+    np.testing.assert_allclose(truth, expected.detach().numpy(), rtol=1e-12)
+
+
+def test_truth_leaves_the_model_in_its_dtype(small_net):
+    folded = fold(small_net)
+    TruthRunner(folded)
+    assert {p.dtype for p in folded.parameters()} == {torch.float32}
+
+
+def _layer():
+    torch.manual_seed(0)
+    return YatDense(64, 3, bias=False, alpha=False, epsilon=1e-12)
+
+
+def test_every_op_has_an_exact_form():
+    assert all(callable(spec.exact) for spec in OPS.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
+def test_tensors_survive_the_way_through_numpy(dtype):
+    tensor = torch.arange(-3, 4).to(dtype)
+    assert torch.equal(to_torch(to_numpy(tensor)), tensor)
+    assert to_torch(to_numpy(tensor)).dtype == dtype
+
+
+def test_a_provider_that_is_not_there_is_an_error_and_not_the_cpu(small_file):
+    with pytest.raises(NmnExportError, match=r"CUDAExecutionProvider.*nmn-export\[gpu\]"):
+        OnnxRuntimeRunner(small_file, "cuda")
+
+
+def test_a_provider_that_falls_back_is_an_error(small_file, monkeypatch):
+    import onnxruntime as ort  # noqa: PLC0415
+
+    # As on a machine with onnxruntime-gpu whose CUDA libraries do not load.
+    monkeypatch.setattr(
+        ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    real = ort.InferenceSession
+    monkeypatch.setattr(
+        ort,
+        "InferenceSession",
+        lambda *args, providers: real(*args, providers=["CPUExecutionProvider"]),
+    )
+    with pytest.raises(NmnExportError, match=r"'cuda' was asked for.*got CPUExecutionProvider"):
+        OnnxRuntimeRunner(small_file, "cuda")
+
+
+def test_without_onnxruntime_the_extra_is_named(small_file, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(NmnExportError, match=r"needs ONNX Runtime.*nmn-export\[cpu\]"):
+        OnnxRuntimeRunner(small_file)
+
+
+def test_what_onnxruntime_raises_becomes_one_line():
+    node = onnx.helper.make_node("NoSuchOp", ["x"], ["y"])
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph([node], "g", [value("x", 1, [1])], [value("y", 1, [1])])
+    with pytest.raises(NmnExportError, match="ONNX Runtime must be able to run") as caught:
+        OnnxRuntimeRunner(onnx.helper.make_model(graph))
+    assert "\n" not in str(caught.value)
+
+
+def test_drawn_inputs_fit_and_are_the_same_every_time(small_file):
+    model = load(small_file)
+    first, second = draw_inputs(model, 3), draw_inputs(model, 3)
+    check_inputs(model, first)
+    assert np.array_equal(first["x"], second["x"])
+    assert first["x"].shape == (2, 3, 10, 10)
