@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint types bench pictures clean
+.PHONY: demo test lint types bench gpu kernels clean
 
 demo: $(INSTALLED)  ## train, export, run and check a small network, and AetherResNet-18
 	$(BIN)/python -m examples.demo
@@ -22,6 +22,12 @@ types: $(INSTALLED)
 
 bench: $(INSTALLED)  ## ONNX Runtime on the CPU: ours, the linear twin, the naive export, eager
 	$(BIN)/python -m benchmarks.onnxruntime_cpu
+
+gpu:  ## the fused kernels, on a machine with a GPU, PyTorch and Triton, and nothing installed
+	$(PYTHON) -m benchmarks.gpu
+
+kernels: $(INSTALLED)  ## compile them ahead of time and audit them, without a GPU
+	$(BIN)/nmn-export kernels build --arch 80,89,90 -o build/kernels
 
 clean:
 	rm -rf $(VENV) build

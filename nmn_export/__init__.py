@@ -1,8 +1,15 @@
 """Take networks of ⵟ-product layers from PyTorch to ONNX, and know that the numbers are right."""
 
+import importlib.util
+
+import torch
+
 from nmn_export.adapt import adapt
 from nmn_export.api import Exported, check, export, parameter_hash, run
 from nmn_export.errors import CheckError, NmnExportError
+
+if torch.cuda.is_available() and importlib.util.find_spec("triton"):
+    import nmn_export.kernels  # noqa: F401 - registers them with the torch ops
 
 __all__ = [
     "CheckError",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
 from nmn_export import api
@@ -29,6 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+kernels = typer.Typer(help="The fused GPU kernels.", no_args_is_help=True)
+app.add_typer(kernels, name="kernels")
 # Where nobody watches, lines are as long as they need to be.
 _out = Console(width=None if sys.stdout.isatty() else 180)
 _err = Console(stderr=True)
@@ -172,6 +175,42 @@ def doctor(as_json: Json = False) -> None:
         print(render.doctor_json(findings))
     else:
         _out.print(render.doctor_table(findings))
+
+
+@kernels.command()
+def build(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    arch: Annotated[
+        str, typer.Option(help="Compute capabilities, without the dot, separated by commas.")
+    ] = "80,86,89,90,100,120",
+) -> None:
+    """Compile the fused kernels ahead of time: cubins, PTX for newer chips, a manifest.
+
+    Needs Triton and no GPU. Exit code 1 if a kernel spills registers beyond the budget, could race
+    with its own copies, or does not use the tensor cores it should.
+    """
+    try:
+        from nmn_export.kernels import aot  # noqa: PLC0415 - an extra; its absence is a message
+    except ImportError as error:
+        raise NmnExportError(
+            "Compiling kernels needs Triton",
+            got="no package triton",
+            fix="Run: pip install 'nmn-export[gpu]'",
+        ) from error
+    if not all(part.isdigit() for part in arch.split(",")):
+        raise NmnExportError(
+            "--arch is a list of compute capabilities", got=arch, fix="Say, for instance, 80,90."
+        )
+    with Progress(console=_err, transient=True) as bar:
+        task = bar.add_task("compiling")
+        manifest = aot.build(
+            [int(part) for part in arch.split(",")],
+            output,
+            lambda done, total, name: bar.update(
+                task, completed=done, total=total, description=name
+            ),
+        )
+    _out.print(f"wrote {len(manifest.kernels)} cubins and {len(manifest.ptx)} PTX to {output}")
 
 
 def main() -> None:

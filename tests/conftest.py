@@ -1,6 +1,13 @@
 """What tests of every room share."""
 
+import os
 from pathlib import Path
+
+# Triton decides when it is imported whether kernels run in its interpreter, and PyTorch imports it
+# when it likes.
+os.environ["TRITON_INTERPRET"] = "1"
+# Workers share the cores among themselves; threads of each would only get in each other's way.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

@@ -1,6 +1,7 @@
 """The command line as a person uses it: in a process of its own, with right input and wrong."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -48,7 +49,10 @@ def folder(tmp_path_factory) -> Path:
 
 def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from nmn_export.cli import main; main()", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_run_writes_outputs(folder):
@@ -176,6 +180,14 @@ WRONG = {
     "a provider that is not there": (
         ("run", "m.onnx", "--inputs", "in.npz", "-o", "x.npz", "--provider", "cuda"),
         "CUDAExecutionProvider",
+    ),
+    "unknown architecture": (
+        ("kernels", "build", "--arch", "70", "-o", "k"),
+        "Kernels are built for 80, 86, 89, 90, 100, 120; got 70",
+    ),
+    "malformed architecture": (
+        ("kernels", "build", "--arch", "sm_90", "-o", "k"),
+        "--arch is a list of compute capabilities; got sm_90",
     ),
     "another reference": (
         ("check", "m.onnx", "--reference", "aether-resnet18-cifar10"),

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import InlinePass
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from nmn_export.errors import NmnExportError
 from nmn_export.graph import conv, dense
@@ -27,7 +28,7 @@ DynamicAxes = Mapping[str, Mapping[int, str]]
 LAYER_KEY = "nmn_export.layer"
 """Under which a ⵟ node keeps the path of its layer, which may have several nodes."""
 
-TorchAxes = tuple[dict[int, torch.export.Dim], ...]
+_DTYPES = {"float", "float16", "bfloat16"}
 
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     OPS["YatDense"].torch_op: dense.translate,
@@ -59,9 +60,9 @@ def capture(
         raise NmnExportError(
             f"opset must be in {OPSETS.start} to {OPSETS.stop - 1}", got=opset, fix="Use 18."
         )
-    axes = _torch_axes(inputs, dynamic_axes)
-    program = _trace(model, inputs, dynamic_axes, axes)
-    onnx_model = _translate(program, list(inputs), axes, opset)
+    _check_dynamic_axes(inputs, dynamic_axes)
+    program = _trace(model, inputs, dynamic_axes)
+    onnx_model = _translate(program, list(inputs), dynamic_axes, opset)
     _name_outputs(onnx_model)
     _name_nodes(onnx_model)
     _name_biases(onnx_model)
@@ -72,31 +73,21 @@ def capture(
     return onnx_model
 
 
-def _torch_axes(inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes) -> TorchAxes:
-    """Return the dynamic axes as PyTorch wants them: one entry an input, equal names one size."""
-    _check_dynamic_axes(inputs, dynamic_axes)
-    sizes = {
-        size: torch.export.Dim(size) for axes in dynamic_axes.values() for size in axes.values()
-    }
-    return tuple(
-        {axis: sizes[size] for axis, size in dynamic_axes.get(name, {}).items()} for name in inputs
-    )
-
-
 def _trace(
-    model: nn.Module, inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes, axes: TorchAxes
+    model: nn.Module, inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes
 ) -> torch.export.ExportedProgram:
     try:
-        with torch.no_grad():
-            return torch.export.export(model, tuple(inputs.values()), dynamic_shapes=axes)
+        return _torch_export(model, inputs, dynamic_axes, torch.export.Dim.DYNAMIC)
     except NmnExportError:
         raise
     except Exception as error:  # PyTorch has no common base for what tracing raises
-        if dynamic_axes and _traces_without(model, inputs):
+        fixed = _fixed_axes(model, inputs, dynamic_axes)
+        if fixed:
             raise NmnExportError(
                 "A dynamic axis must be one that the model leaves open",
-                got=f"a model that fixes {_listed(dynamic_axes)}",
-                fix="Leave that axis out of the dynamic ones.",
+                got=f"a model that fixes {', '.join(fixed)}",
+                fix="Leave that axis out of the dynamic ones; if the example is so small that one "
+                "of its feature maps has size 1 there, give a larger one.",
             ) from error
         raise NmnExportError(
             "torch.export must be able to trace the model",
@@ -105,8 +96,43 @@ def _trace(
         ) from error
 
 
+def _torch_export(
+    model: nn.Module, inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes, kind: Any
+) -> torch.export.ExportedProgram:
+    # Axes get no names here: one that has a name must be able to take every size from 0 up, and
+    # even a convolution without padding is too much for that.
+    axes = tuple(dict.fromkeys(dynamic_axes.get(name, ()), kind) for name in inputs)
+    # PyTorch marks the tensors it gets as dynamic, so it gets views of the user's.
+    views = tuple(tensor.detach() for tensor in inputs.values())
+    with torch.no_grad():
+        return torch.export.export(model, views, dynamic_shapes=axes)
+
+
+def _fixed_axes(
+    model: nn.Module, inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes
+) -> list[str]:
+    """Return the dynamic axes that can have one size only; none if that is not what is wrong."""
+    try:
+        program = _torch_export(model, inputs, dynamic_axes, torch.export.Dim.AUTO)
+    except Exception:
+        return []
+    traced = {
+        node.name: node.meta["val"].shape for node in program.graph.find_nodes(op="placeholder")
+    }
+    shapes = [traced[str(name)] for name in program.graph_signature.user_inputs]
+    return [
+        f"{name}:{axis}"
+        for name, shape in zip(inputs, shapes, strict=True)
+        for axis in dynamic_axes.get(name, ())
+        if is_concrete_int(shape[axis])
+    ]
+
+
 def _translate(
-    program: torch.export.ExportedProgram, names: list[str], axes: TorchAxes, opset: int
+    program: torch.export.ExportedProgram,
+    names: list[str],
+    dynamic_axes: DynamicAxes,
+    opset: int,
 ) -> ir.Model:
     with quiet():
         try:
@@ -115,7 +141,7 @@ def _translate(
                 dynamo=True,
                 opset_version=opset,
                 input_names=names,
-                dynamic_shapes=axes,
+                dynamic_shapes=tuple(dict(dynamic_axes.get(name, {})) for name in names),
                 custom_translation_table=_TRANSLATIONS,
                 verbose=False,
             )
@@ -143,16 +169,8 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _traces_without(model: nn.Module, inputs: Mapping[str, Tensor]) -> bool:
-    try:
-        with torch.no_grad():
-            torch.export.export(model, tuple(inputs.values()))
-    except Exception:
-        return False
-    return True
-
-
 def _check_dynamic_axes(inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes) -> None:
+    sizes: dict[str, int] = {}
     for name, axes in dynamic_axes.items():
         if name not in inputs:
             raise NmnExportError(
@@ -161,7 +179,7 @@ def _check_dynamic_axes(inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes)
                 fix="Name one of them.",
             )
         shape = tuple(inputs[name].shape)
-        for axis in axes:
+        for axis, size in axes.items():
             if not 0 <= axis < len(shape):
                 raise NmnExportError(
                     f"Input '{name}' has axes 0 to {len(shape) - 1}",
@@ -174,6 +192,12 @@ def _check_dynamic_axes(inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes)
                     "sizes 0 and 1 for constants",
                     got=f"shape {shape} of '{name}', whose axis {axis} is dynamic",
                     fix=f"Give '{name}' a size of 2 there.",
+                )
+            if sizes.setdefault(size, shape[axis]) != shape[axis]:
+                raise NmnExportError(
+                    "Dynamic axes of one name have one size",
+                    got=f"{sizes[size]} and {shape[axis]} for '{size}'",
+                    fix="Name them apart, or make the example's sizes equal.",
                 )
 
 
@@ -220,26 +244,26 @@ def _name_biases(model: ir.Model) -> None:
 
 def _attach_functions(model: ir.Model, opset: int) -> None:
     """Add one function for each op in use."""
-    used: dict[str, set[ir.DataType]] = {}
+    used: dict[str, list[ir.Node]] = {}
     for node in filter(is_yat, model.graph.all_nodes()):
-        tensor = node.inputs[0]
-        assert tensor is not None
-        assert tensor.dtype is not None
-        used.setdefault(node.op_type, set()).add(tensor.dtype)
-    for name, dtypes in used.items():
+        used.setdefault(node.op_type, []).append(node)
+    for name, nodes in used.items():
+        dtypes = {x.dtype.name.lower() for n in nodes if (x := n.inputs[0]) and x.dtype}
         if len(dtypes) > 1:
             raise NmnExportError(
                 f"All {name} ops of a model share one dtype, since they share one function",
-                got=" and ".join(sorted(d.name.lower() for d in dtypes)),
+                got=" and ".join(sorted(dtypes)),
                 fix="Export with dtype=, which converts the whole model.",
             )
-        body = function(name, dtypes.pop(), opset)
+        if not dtypes <= _DTYPES:
+            raise NmnExportError(
+                f"{name} takes float32, float16 or bfloat16",
+                got=dtypes.pop(),
+                fix="Export with dtype=, which converts the whole model.",
+            )
+        body = function(name, nodes, opset)
         model.functions[body.identifier()] = body
     model.opset_imports.update({DOMAIN: VERSION} if used else {})
-
-
-def _listed(axes: DynamicAxes) -> str:
-    return ", ".join(f"{name}:{axis}" for name, sizes in axes.items() for axis in sizes)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,14 +1,73 @@
 """YatDense as an ONNX function."""
 
+from collections.abc import Sequence
+
+import onnx_ir as ir
 from onnxscript import BOOL, FLOAT, script
 from onnxscript import opset18 as op
-from onnxscript.values import Opset
+from onnxscript.values import OnnxFunction, Opset
 
 from nmn_export.graph import schema
-from nmn_export.graph.yat import ColumnTerm, Ratio, Scales
+from nmn_export.graph.yat import PIECES, ColumnTerm, Quotient, Scales
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
 _OPSET = Opset(DOMAIN, VERSION)
+
+
+@script(PIECES, default_opset=op)
+def Operands(
+    rows: FLOAT, W: FLOAT, kappa: FLOAT, quarter: FLOAT, spherical: int
+) -> tuple[FLOAT, FLOAT, FLOAT, FLOAT]:
+    """X [M, K], κW, α/4 ‖x‖² [M, 1] and ‖κw‖² [N], on the sphere or not.
+
+    On the sphere both norms count as one, those of zero vectors too.
+    """
+    one = op.Constant(value_float=1.0)
+    guard = op.Constant(value_float=1e-8)
+    last = op.Constant(value_ints=[1])  # -1 has ONNX Runtime reduce nothing of an empty batch
+    on_sphere = op.Cast(op.Constant(value_int=spherical), to=BOOL.dtype)
+    w_norm = op.Sqrt(op.ReduceSumSquare(W, last, keepdims=1))
+    w = W / op.Where(on_sphere, w_norm + guard, one) * kappa
+    x_sq = op.ReduceSumSquare(rows, last, keepdims=1)
+    x = rows / op.Where(on_sphere, op.Sqrt(x_sq) + guard, one)
+    row = op.Where(on_sphere, one, x_sq) * quarter
+    w_sq = op.Where(on_sphere, kappa * kappa, op.ReduceSumSquare(w, last, keepdims=0))
+    return x, w, row, w_sq
+
+
+@script(PIECES, default_opset=op)
+def PlainOperands(
+    rows: FLOAT, W: FLOAT, kappa: FLOAT, quarter: FLOAT, spherical: int
+) -> tuple[FLOAT, FLOAT, FLOAT, FLOAT]:
+    """The same if no node of the model is spherical: X needs no pass then."""
+    last = op.Constant(value_ints=[1])  # -1 has ONNX Runtime reduce nothing of an empty batch
+    w = W * kappa
+    row = op.ReduceSumSquare(rows, last, keepdims=1) * quarter
+    return op.Identity(rows), w, row, op.ReduceSumSquare(w, last, keepdims=0)
+
+
+@script(PIECES, default_opset=op)
+def Rows(X: FLOAT) -> FLOAT:
+    """[..., K] to [M, K]."""
+    return op.Flatten(X, axis=-1)
+
+
+@script(PIECES, default_opset=op)
+def Unflatten(Y: FLOAT, X: FLOAT, B: FLOAT) -> FLOAT:
+    """[M, N] to [..., N]."""
+    return op.Reshape(Y, op.Concat(op.Shape(X, end=-1), op.Shape(B), axis=0))
+
+
+@script(PIECES, default_opset=op)
+def MatrixRows(X: FLOAT) -> FLOAT:
+    """`Rows` if every input is a matrix already."""
+    return op.Identity(X)
+
+
+@script(PIECES, default_opset=op)
+def MatrixUnflatten(Y: FLOAT, X: FLOAT, B: FLOAT) -> FLOAT:
+    """`Unflatten` if every input is a matrix already."""
+    return op.Identity(Y)
 
 
 @script(_OPSET, default_opset=op)
@@ -24,26 +83,22 @@ def YatDense(
 ) -> FLOAT:
     """X [..., K], W [N, K], B [N] to [..., N]."""
     kappa, quarter, bound = Scales(epsilon=epsilon, alpha=alpha)
-    one = op.Constant(value_float=1.0)
-    guard = op.Constant(value_float=1e-8)
-    # Not -1: of an empty batch, ONNX Runtime reduces no axis that is counted from the end.
-    last = op.Constant(value_ints=[1])
-    on_sphere = op.Cast(op.Constant(value_int=spherical), to=BOOL.dtype)
-
-    # A runtime folds what concerns W; X is divided by one unless it belongs on the sphere.
-    w_norm = op.Sqrt(op.ReduceSumSquare(W, last, keepdims=1))
-    w = W / op.Where(on_sphere, w_norm + guard, one) * kappa
     b = B * kappa
-    rows = op.Flatten(X, axis=-1)
-    x_sq = op.ReduceSumSquare(rows, last, keepdims=1)
-    x = rows / op.Where(on_sphere, op.Sqrt(x_sq) + guard, one)
+    x, w, row, w_sq = Operands(Rows(X), W, kappa, quarter, spherical=spherical)
     g = op.Gemm(x, w, b, transB=1)
+    quotient = Quotient(g, row, ColumnTerm(w_sq, b, quarter, bound), quarter, bound)
+    return Unflatten(quotient, X, B) * Unflatten(g, X, B)
 
-    # On the sphere both norms count as one, those of zero vectors too.
-    row = op.Where(on_sphere, one, x_sq) * quarter
-    w_sq = op.Where(on_sphere, kappa * kappa, op.ReduceSumSquare(w, last, keepdims=0))
-    y = Ratio(g, row, ColumnTerm(w_sq, b, quarter, bound), quarter, bound)
-    return op.Reshape(y, op.Concat(op.Shape(X, end=-1), op.Shape(B), axis=0))
+
+def choices(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
+    """Return, by the name of a piece that the body calls, the fastest that suits all nodes."""
+    plain = not any(node.attributes["spherical"].as_int() for node in nodes)
+    matrices = all((x := node.inputs[0]) and x.shape and len(x.shape) == 2 for node in nodes)
+    return {
+        Operands.name: PlainOperands if plain else Operands,
+        Rows.name: MatrixRows if matrices else Rows,
+        Unflatten.name: MatrixUnflatten if matrices else Unflatten,
+    }
 
 
 def translate(

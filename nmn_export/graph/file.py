@@ -1,5 +1,6 @@
 """ONNX files: written whole or not at all, and read only if they are ours and complete."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +28,13 @@ def staged(path: Path) -> Iterator[Path]:
     Files whose names begin with that of `path` are renamed along with it, and before it.
 
     Raises:
-        NmnExportError: The folder of `path` does not exist or cannot be written to.
+        NmnExportError: The folder of `path` does not exist or cannot be written to, or `path` is
+            itself a folder.
     """
+    if path.is_dir():
+        raise NmnExportError(
+            "The output must be a file", got=f"the folder '{path}'", fix="Name a file in it."
+        )
     try:
         folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
@@ -77,7 +83,14 @@ def load(path: Path) -> onnx.ModelProto:
             path, "an ONNX file from elsewhere" if model.graph.node else "no ONNX graph"
         )
     _check_external_data(model, path)
-    onnx.load_external_data_for_model(model, str(path.parent))
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (onnx.checker.ValidationError, ValueError, OSError) as error:
+        raise NmnExportError(
+            "External data must be what ONNX allows",
+            got=str(error),
+            fix="Do not load this file unless you trust its author; export it again.",
+        ) from error
     return model
 
 
@@ -107,7 +120,15 @@ def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
                 got=f"no file '{location}' in '{path.parent}'",
                 fix="Copy it there together with the model.",
             )
-        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+        needed = math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth / 8)
+        offset, length = entries.get("offset", "0"), entries.get("length", str(needed))
+        if not offset.isdecimal() or length != str(needed):
+            raise NmnExportError(
+                "External data must have a place of the size of its tensor",
+                got=f"offset {offset} and length {length} for {needed} bytes of '{tensor.name}'",
+                fix="The file is damaged; export it again.",
+            )
+        end = int(offset) + needed
         if file.stat().st_size < end:
             raise NmnExportError(
                 "External data must be as long as the model says",

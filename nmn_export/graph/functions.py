@@ -1,9 +1,12 @@
 """The definition of each op as a function of the model that uses it."""
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
-from onnx_ir.passes import Sequential
+from onnx_ir import passes
 from onnx_ir.passes.common import (
     CommonSubexpressionEliminationPass,
+    IdentityEliminationPass,
     InlinePass,
     RemoveUnusedNodesPass,
 )
@@ -11,36 +14,28 @@ from onnx_ir.passes.common import (
 from nmn_export.graph import conv, dense, yat
 
 _BODIES = {"YatDense": dense.YatDense, "YatConv": conv.YatConv}
-_PIECES = (yat.Scales, yat.ColumnTerm, yat.Ratio)
+_CHOICES = {"YatDense": dense.choices, "YatConv": conv.choices}
+_PIECES = (yat.Scales, yat.ColumnTerm, yat.Quotient, conv.PixelNorm)
 _LARGEST = {ir.DataType.FLOAT16: 65504.0, ir.DataType.BFLOAT16: 3.3895313892515355e38}
 
 
-def function(name: str, dtype: ir.DataType, opset: int) -> ir.Function:
-    """Return the body of an op.
+def function(name: str, nodes: Sequence[ir.Node], opset: int) -> ir.Function:
+    """Return the body of an op, in the form that is fastest for the nodes of a model.
 
     Args:
         name: The op.
-        dtype: Dtype of its tensors. For the half precisions the body computes in float32 and
-            saturates; in float32 it must not, for that is one more pass over the output.
+        nodes: All nodes of it. In the half precisions the body computes in float32 and saturates;
+            in float32 it must not, for that is one more pass over the output.
         opset: Version of the standard ops, which has to be that of the model.
     """
-    protos = [piece.to_function_proto() for piece in (_BODIES[name], *_PIECES)]
-    model = ir.Model(
-        ir.Graph([], [], nodes=[], opset_imports={"": yat.OPSET}),
-        ir_version=10,
-        functions=[ir.serde.deserialize_function(proto) for proto in protos],
-    )
-    Sequential(
-        InlinePass(criteria=lambda f: f.domain == yat.PIECES.domain),
-        CommonSubexpressionEliminationPass(),
-        RemoveUnusedNodesPass(),
-    )(model)
-    body = next(f for f in model.functions.values() if f.name == name)
+    body = _link(name, nodes)
     # What the bodies use means the same in every opset that the exporter takes.
     body.opset_imports.clear()
     body.opset_imports[""] = opset
-    if dtype in _LARGEST:
-        _compute_in_float32(body, dtype)
+    x = nodes[0].inputs[0]
+    assert x is not None
+    if x.dtype in _LARGEST:
+        _compute_in_float32(body, x.dtype)
     body.outputs[0].name = "Y"
     for node in body:
         node.name = node.outputs[0].name
@@ -48,6 +43,26 @@ def function(name: str, dtype: ir.DataType, opset: int) -> ir.Function:
             value.type = None
             value.shape = None
     return body
+
+
+def _link(name: str, nodes: Sequence[ir.Node]) -> ir.Function:
+    """Put the pieces into the body that calls them."""
+    protos = [f.to_function_proto() for f in (_BODIES[name], *_PIECES)]
+    for called, chosen in _CHOICES[name](nodes).items():
+        protos.append(chosen.to_function_proto())
+        protos[-1].name = called
+    model = ir.Model(
+        ir.Graph([], [], nodes=[], opset_imports={"": yat.OPSET}),
+        ir_version=10,
+        functions=[ir.serde.deserialize_function(proto) for proto in protos],
+    )
+    passes.Sequential(
+        InlinePass(criteria=lambda f: f.domain == yat.PIECES.domain),
+        CommonSubexpressionEliminationPass(),
+        IdentityEliminationPass(),
+        RemoveUnusedNodesPass(),
+    )(model)
+    return next(f for f in model.functions.values() if f.name == name)
 
 
 def _compute_in_float32(body: ir.Function, dtype: ir.DataType) -> None:

@@ -38,14 +38,14 @@ def ColumnTerm(W_scaled_sq: FLOAT, B_scaled: FLOAT, quarter: FLOAT, bound: FLOAT
 
 
 @script(PIECES, default_opset=op)
-def Ratio(g: FLOAT, row: FLOAT, column: FLOAT, quarter: FLOAT, bound: FLOAT) -> FLOAT:
-    """g² / clamp(row + column − g): all the passes over the output that the ⵟ-product adds.
+def Quotient(g: FLOAT, row: FLOAT, column: FLOAT, quarter: FLOAT, bound: FLOAT) -> FLOAT:
+    """Return g / clamp(row + column − g), which the op multiplies by g: five passes in all.
 
     m has the sign of α, so ε α/4 bounds it from below or from above. Dividing before multiplying
-    keeps g² from overflowing, and ONNX Runtime from reordering both g and g².
+    keeps g² from overflowing, and ONNX Runtime from reordering both g and g². The op multiplies in
+    the shape of its output, for a Reshape at the very end of a graph is one more pass.
     """
     positive = quarter > op.Constant(value_float=0.0)
     low = op.Where(positive, bound, op.Constant(value_float=float("-inf")))
     high = op.Where(positive, op.Constant(value_float=float("inf")), bound)
-    m = op.Clip(row + column - g, low, high)
-    return g / m * g
+    return g / op.Clip(row + column - g, low, high)

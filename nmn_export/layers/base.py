@@ -1,7 +1,8 @@
 """What every ⵟ layer has in common: its weights, bias, α and ε, and all the ways to choose them."""
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
 from nmn_export.layers.folded import FoldedYat
-from nmn_export.ops.yat import UNIT_NORM_GUARD, Scalar
+from nmn_export.ops.yat import HALF_PRECISIONS, UNIT_NORM_GUARD, Scalar, compute_dtype
 
 
 class YatLayer(nn.Module):
@@ -76,6 +77,8 @@ class YatLayer(nn.Module):
                 fix="Give it that shape.",
             )
         self.out_count = weight_shape[0]
+        if constant_bias is False:  # as upstream's dense layer takes it
+            constant_bias = None
         self.constant_bias = None if constant_bias is None else float(constant_bias)
         self.softplus_bias = softplus_bias
         self.geometric_alpha = alpha == "geometric"
@@ -99,7 +102,10 @@ class YatLayer(nn.Module):
         self.register_parameter("bias", parameter(bias_size) if has_bias else None)
         has_alpha = bool(alpha) and self.constant_alpha is None
         self.register_parameter("alpha", parameter(1) if has_alpha else None)
-        self.register_parameter("epsilon_param", parameter(1) if learnable_epsilon else None)
+        epsilon_param = torch.empty(1, device=device, dtype=compute_dtype(dtype or torch.float32))
+        self.register_parameter(
+            "epsilon_param", nn.Parameter(epsilon_param) if learnable_epsilon else None
+        )
         self.register_buffer("mask", mask)
         self.reset_parameters()
 
@@ -119,6 +125,18 @@ class YatLayer(nn.Module):
     def fold(self) -> FoldedYat:
         """Return the layer as inference needs it: one op, its parameters computed once."""
         raise NotImplementedError
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "YatLayer":
+        """Convert and move as any module, but keep a learned ε from the half precisions.
+
+        Nearly every ε of use is zero in float16.
+        """
+        before = None if self.epsilon_param is None else self.epsilon_param.detach().clone()
+        super()._apply(fn, recurse)
+        after = self.epsilon_param
+        if before is not None and after is not None and after.dtype in HALF_PRECISIONS:
+            after.data = before.float().to(after.device)
+        return self
 
     def effective_weight(self, drop: bool = False) -> Tensor:
         """Return the weights as the op sees them: sliced, dropped out, masked and normalised."""
@@ -158,6 +176,33 @@ class YatLayer(nn.Module):
         """Return ε, of one element if it is learned."""
         return self.epsilon if self.epsilon_param is None else F.softplus(self.epsilon_param)
 
+    def _product(
+        self,
+        op: Callable[..., Tensor],
+        eager: Callable[..., Tensor],
+        x: Tensor,
+        drop: bool,
+        *geometry: object,
+    ) -> Tensor:
+        """Apply the torch op where it has a fused kernel, and else its eager formula.
+
+        Args:
+            op: The torch op, which wants numbers for ε and α.
+            eager: The differentiable formula.
+            x: Input of the op.
+            drop: Whether to drop weights.
+            geometry: The arguments after α.
+        """
+        weight, bias = self.effective_weight(drop), self.effective_bias()
+        epsilon, alpha = self.effective_epsilon(), self.effective_alpha()
+        learned = isinstance(alpha, Tensor)
+        # A half precision saturates after α, so that there α cannot come after the op.
+        narrow = compute_dtype(x.dtype) != x.dtype
+        if not has_kernels(x) or isinstance(epsilon, Tensor) or (learned and narrow):
+            return eager(x, weight, bias, epsilon, alpha, *geometry)
+        y = op(x, weight, bias, epsilon, 1.0 if learned else alpha, *geometry)
+        return y * alpha if learned else y
+
     def _check_input(self, x: Tensor, rank: int | None, channel_axis: int, channels: int) -> Tensor:
         """Return `x` in the layer's dtype, or say what is wrong with it."""
         name = type(self).__name__
@@ -179,6 +224,11 @@ class YatLayer(nn.Module):
                 fix="Give it an input, or build it with an input size, that fits.",
             )
         return x
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Tell whether the torch ops are faster than eager formulas on the device of `x`."""
+    return x.is_cuda
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

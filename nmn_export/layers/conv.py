@@ -132,12 +132,11 @@ class YatConv(YatLayer):
         x = self._check_input(x, self.rank + 2, 1, self.in_channels)
         drop = self.training if deterministic is None else not deterministic
         padder, pads = self._padding()
-        return yat_conv(
+        return self._product(
+            torch.ops.nmn.yat_conv,
+            yat_conv,
             x if padder is None else padder(x),
-            self.effective_weight(drop and self.training),
-            self.effective_bias(),
-            self.effective_epsilon(),
-            self.effective_alpha(),
+            drop and self.training,
             self.stride,
             pads,
             self.dilation,

@@ -90,13 +90,8 @@ class YatDense(YatLayer):
         """
         x = self._check_input(x, None, -1, self.in_features)
         drop = self.training if deterministic is None else not deterministic
-        return yat_dense(
-            x,
-            self.effective_weight(drop and self.training),
-            self.effective_bias(),
-            self.effective_epsilon(),
-            self.effective_alpha(),
-            self.spherical,
+        return self._product(
+            torch.ops.nmn.yat_dense, yat_dense, x, drop and self.training, self.spherical
         )
 
     def fold(self) -> FoldedYatDense:

@@ -130,6 +130,17 @@ def output_size(
     ]
 
 
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def _in_layout_of(x: Tensor, y: Tensor) -> Tensor:
+    """Return `y` channels last if `x` is, as every implementation of the op has to."""
+    layout = _CHANNELS_LAST.get(x.ndim, torch.contiguous_format)
+    if x.is_contiguous() or not x.is_contiguous(memory_format=layout):
+        layout = torch.contiguous_format
+    return y.contiguous(memory_format=layout)
+
+
 @torch.library.custom_op("nmn::yat_conv", mutates_args=())
 def _yat_conv_op(
     x: Tensor,
@@ -142,7 +153,8 @@ def _yat_conv_op(
     dilations: Sequence[int],
     group: int,
 ) -> Tensor:
-    return yat_conv(x, weight, bias, epsilon, alpha, strides, pads, dilations, group)
+    y = yat_conv(x, weight, bias, epsilon, alpha, strides, pads, dilations, group)
+    return _in_layout_of(x, y)
 
 
 @_yat_conv_op.register_fake
@@ -157,9 +169,12 @@ def _(
     dilations: Sequence[int],
     group: int,
 ) -> Tensor:
-    del bias, epsilon, alpha, group
+    del bias, epsilon, alpha
+    # Without this a dynamic channel axis would pass, which the op cannot have.
+    if x.shape[1] != weight.shape[1] * group:
+        raise ValueError(f"x has {x.shape[1]} channels, and weight {weight.shape[1] * group}")
     size = output_size(x.shape[2:], weight.shape[2:], strides, pads, dilations)
-    return x.new_empty(x.shape[0], weight.shape[0], *size)
+    return _in_layout_of(x, x.new_empty(x.shape[0], weight.shape[0], *size))
 
 
 register_autograd(_yat_conv_op, yat_conv)
@@ -171,6 +186,7 @@ SPEC = OpSpec(
     attributes={
         "epsilon": 1e-5,
         "alpha": 1.0,
+        "kernel_shape": None,
         "strides": None,
         "pads": None,
         "dilations": None,
@@ -179,6 +195,7 @@ SPEC = OpSpec(
     attribute_types={
         "epsilon": float,
         "alpha": float,
+        "kernel_shape": tuple,
         "strides": tuple,
         "pads": tuple,
         "dilations": tuple,

@@ -97,6 +97,9 @@ def _(
     spherical: bool,
 ) -> Tensor:
     del bias, epsilon, alpha, spherical
+    # Without this a dynamic last axis would pass, which the op cannot have.
+    if x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"x has {x.shape[-1]} features, and weight {weight.shape[1]}")
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 

@@ -9,6 +9,8 @@ from torch import Tensor
 Scalar = float | Tensor
 """A number, or a tensor of one element that gradients may flow through."""
 
+HALF_PRECISIONS = (torch.float16, torch.bfloat16)
+
 UNIT_NORM_GUARD = 1e-8
 """Added to a norm before dividing by it, so that a zero vector stays zero."""
 
@@ -39,7 +41,7 @@ def yat(
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype to accumulate in: float32 for the half precisions, else `dtype`."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    return torch.float32 if dtype in HALF_PRECISIONS else dtype
 
 
 def saturate(y: Tensor, dtype: torch.dtype) -> Tensor:

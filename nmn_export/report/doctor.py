@@ -61,7 +61,7 @@ _PACKAGES = (
     ("onnxruntime", "run, check", "pip install 'nmn-export[cpu]'"),
     ("onnxruntime-gpu", "run, check --provider cuda", "pip install 'nmn-export[gpu]'"),
     ("nmn", "models written with upstream's layers", "pip install 'nmn-export[nmn]'"),
-    ("triton", "fused kernels", "pip install triton"),
+    ("triton", "fused kernels", "pip install 'nmn-export[gpu]'"),
     ("tensorrt", "engines", "pip install tensorrt, from NVIDIA's package index"),
     ("tensorrt_rtx", "engines for RTX GPUs", "pip install tensorrt_rtx"),
 )

@@ -28,17 +28,19 @@ def interleave(
     contestants: Mapping[str, Callable[[], object]],
     rounds: int,
     warmup: int = 3,
+    pause: float = 0.005,
     on_round: Callable[[], object] = lambda: None,
 ) -> dict[str, Timing]:
     """Time every contestant once a round, in an order drawn anew for each.
 
-    Each timed call follows an untimed one of the same contestant, so that it meets its own data in
-    the cache and no thread of another that still spins.
+    Before each turn is a pause, in which the idle threads of the one before stop spinning. Each
+    timed call follows an untimed one, so that a contestant meets its own data in the cache.
 
     Args:
         contestants: What to call, by name.
         rounds: How often.
         warmup: Untimed calls of each before the first round.
+        pause: Before each turn, in seconds.
         on_round: Called after each round, for a progress bar.
     """
     order = list(contestants)
@@ -51,6 +53,7 @@ def interleave(
         shuffle(order)
         for name in order:
             call = contestants[name]
+            time.sleep(pause)
             call()
             start = time.perf_counter()
             call()

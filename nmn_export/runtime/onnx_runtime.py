@@ -21,7 +21,7 @@ _EXTRAS = {"cpu": "cpu", "cuda": "gpu"}
 
 
 class OnnxRuntimeRunner:
-    """An ONNX file in ONNX Runtime.
+    """An ONNX file in ONNX Runtime, on as many threads as PyTorch uses.
 
     Args:
         model: Path of the file, or the model itself if it is below 2 GB.
@@ -51,6 +51,7 @@ class OnnxRuntimeRunner:
             )
         session_options = ort.SessionOptions()
         session_options.log_severity_level = 4
+        session_options.intra_op_num_threads = torch.get_num_threads()
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         with _OrtErrors():
             self.session = ort.InferenceSession(
@@ -100,7 +101,10 @@ class _OrtErrors:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
-        if kind is not None and kind.__module__.startswith("onnxruntime."):
+        if kind is None or not error:
+            return
+        # What comes of a run with bound tensors has no class of its own.
+        if kind is RuntimeError or kind.__module__.startswith("onnxruntime."):
             raise NmnExportError(
                 "ONNX Runtime must be able to run the model",
                 got=f"{kind.__name__}: {str(error).splitlines()[0]}",

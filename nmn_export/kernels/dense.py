@@ -1,0 +1,255 @@
+"""YatDense on a GPU: which kernel runs on which tiles, and the checks before it does."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from nmn_export.errors import NmnExportError
+from nmn_export.kernels.dense_kernels import (
+    yat_dense_forward_kernel,
+    yat_dense_split_forward_kernel,
+)
+from nmn_export.kernels.norms import row_norms
+from nmn_export.kernels.plan import (
+    Device,
+    Tile,
+    arrivals,
+    can_describe,
+    device_of,
+    large_tile,
+    small_tile,
+)
+from nmn_export.kernels.prepare import (
+    ALIGNMENT,
+    DTYPES,
+    Float32Precision,
+    Prepared,
+    aligned,
+    cached,
+    precision_for,
+    prepare,
+)
+
+Schedule = Literal["grouped", "row_stationary", "split"]
+
+GROUP_SIZE_M = 8
+"""Row blocks that share columns in the L2 cache: the middle of the range worth trying."""
+
+PROGRAMS_PER_PROCESSOR = 2
+"""So that the epilogue of one overlaps the products of the other."""
+
+MOST_PARTS = 16
+"""Of a tile's features; each costs a round trip of its dot products through the L2 cache."""
+
+
+@dataclass(frozen=True)
+class DensePlan:
+    """How one product is computed.
+
+    Attributes:
+        schedule: "grouped" and "row_stationary" are those of the persistent kernel.
+        tile: Block sizes.
+        programs: Programs that stay, or parts of a tile's features if split.
+        descriptors: Whether operands are copied by the tensor memory accelerator.
+    """
+
+    schedule: Schedule
+    tile: Tile
+    programs: int
+    descriptors: bool = False
+
+
+def plan_dense(
+    batch_dim: int,
+    out_feat_dim: int,
+    in_feat_dim: int,
+    dtype: torch.dtype,
+    precision: Float32Precision,
+    device: Device,
+) -> DensePlan:
+    """Choose a plan for an input of [batch_dim, in_feat_dim]."""
+    narrow = out_feat_dim % ALIGNMENT != 0
+    tile = large_tile(precision, dtype.itemsize, device.capability, narrow)
+    row_blocks = triton.cdiv(batch_dim, tile.m)
+    tiles = row_blocks * triton.cdiv(out_feat_dim, tile.n)
+    if tiles >= device.processors:
+        schedule: Schedule = "row_stationary" if row_blocks >= device.processors else "grouped"
+        programs = min(tiles, PROGRAMS_PER_PROCESSOR * device.processors)
+        # On the float32 units descriptors only cost registers.
+        descriptors = device.has_descriptors and (dtype.itemsize == 2 or precision != "ieee")
+        return DensePlan(schedule, tile, programs, descriptors)
+    tile = small_tile(batch_dim, precision, dtype.itemsize, device.capability)
+    tiles = triton.cdiv(batch_dim, tile.m) * triton.cdiv(out_feat_dim, tile.n)
+    wanted = triton.cdiv(PROGRAMS_PER_PROCESSOR * device.processors, tiles)
+    most = triton.cdiv(in_feat_dim, 2 * tile.k)
+    return DensePlan("split", tile, max(1, min(wanted, most, MOST_PARTS)))
+
+
+def prepare_dense(
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    spherical: bool,
+    *,
+    dtype: torch.dtype,
+    precision: Float32Precision | None = None,
+) -> Prepared:
+    """Prepare `weight` ([N, K]) and `bias` ([N] or [1]) for inputs of `dtype`."""
+    if dtype not in DTYPES:
+        raise NmnExportError(
+            "The YatDense kernel takes float16, bfloat16 or float32",
+            got=dtype,
+            fix="Cast the input, or call nmn_export.ops.yat_dense.",
+        )
+    if weight.ndim != 2:
+        raise NmnExportError(
+            "YatDense takes a weight of shape [N, K]",
+            got=f"shape {tuple(weight.shape)}",
+            fix="Flatten it to two dimensions.",
+        )
+    if bias is not None and tuple(bias.shape) not in ((weight.shape[0],), (1,)):
+        raise NmnExportError(
+            f"YatDense takes a bias of shape [{weight.shape[0]}] or [1]",
+            got=f"shape {tuple(bias.shape)}",
+            fix="Give one number an output, or one for all.",
+        )
+    return prepare(
+        weight, bias, epsilon, alpha, dtype=dtype, spherical=spherical, precision=precision
+    )
+
+
+def yat_dense(x: Tensor, weights: Prepared, plan: DensePlan | None = None) -> Tensor:
+    """Compute y = α (⟨x, w⟩ + b)² / (max(‖x‖² + ‖w‖² − 2⟨x, w⟩, 0) + ε), fused.
+
+    Args:
+        x: [..., K], of the dtype and on the device of `weights`, any strides.
+        weights: What `prepare_dense` made.
+        plan: `None` chooses one.
+
+    Returns:
+        [..., N], contiguous.
+    """
+    _check_input(x, weights)
+    rows = x.reshape(x.shape[:-1].numel(), x.shape[-1])
+    if not aligned(rows):
+        rows = F.pad(rows, (0, -weights.feat_dim % ALIGNMENT)).contiguous()
+    output = x.new_empty(rows.shape[0], weights.planes.shape[1])
+    if output.numel():
+        plan = plan or plan_dense(
+            rows.shape[0], output.shape[1], rows.shape[1], x.dtype, weights.precision, device_of(x)
+        )
+        launch = _launch_split if plan.schedule == "split" else _launch_persistent
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            launch(rows, weights, output, plan)
+    return output.reshape(*x.shape[:-1], output.shape[1])
+
+
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, alpha: float, spherical: bool
+) -> Tensor:
+    """`nmn::yat_dense` on a GPU: prepare the weights unless that has been done, then compute."""
+    precision = precision_for(x.dtype)
+    weights = cached(
+        weight,
+        bias,
+        ("dense", x.dtype, precision, epsilon, alpha, spherical),
+        lambda: prepare_dense(
+            weight, bias, epsilon, alpha, spherical, dtype=x.dtype, precision=precision
+        ),
+    )
+    return yat_dense(x, weights)
+
+
+def _check_input(x: Tensor, weights: Prepared) -> None:
+    if x.dtype != weights.dtype or x.device != weights.planes.device:
+        raise NmnExportError(
+            f"YatDense's weights were prepared for {weights.dtype} on {weights.planes.device}",
+            got=f"{x.dtype} on {x.device}",
+            fix="Prepare them for this input, or move the input.",
+        )
+    if x.ndim == 0 or x.shape[-1] != weights.feat_dim:
+        raise NmnExportError(
+            f"YatDense takes input of {weights.feat_dim} features",
+            got=f"shape {tuple(x.shape)}",
+            fix="Its last dimension must be the weight's.",
+        )
+
+
+def _shared_arguments(rows: Tensor, weights: Prepared, output: Tensor) -> dict[str, Any]:
+    """Return the arguments that both kernels take under the same names."""
+    planes = weights.planes
+    return {
+        "column_term_pointer": weights.column_term,
+        "column_scale_pointer": weights.column_scale,
+        "bias_pointer": weights.bias,
+        "output_pointer": output,
+        "batch_dim": rows.shape[0],
+        "out_feat_dim": planes.shape[1],
+        "in_feat_dim": rows.shape[1],
+        "input_batch_stride": rows.stride(0),
+        "weight_out_feat_stride": planes.stride(1),
+        "output_batch_stride": output.stride(0),
+        "norm_scale": weights.fold.norm_scale,
+        "floor": weights.fold.floor,
+        "HAS_BIAS": weights.bias is not None,
+        "SPHERICAL": weights.column_scale is not None,
+        "NEGATIVE": weights.fold.negative,
+        "PLANES": planes.shape[0],
+        "PRECISION": "tf32" if weights.precision == "tf32" else "ieee",
+    }
+
+
+def _launch_persistent(rows: Tensor, weights: Prepared, output: Tensor, plan: DensePlan) -> None:
+    tile, row_stationary = plan.tile, plan.schedule == "row_stationary"
+    norms = None
+    if not row_stationary:
+        norms = row_norms(rows, truncate=weights.precision == "tf32")
+    flat = weights.planes.flatten(0, 1)
+    sources: list[Tensor | TensorDescriptor] = [rows, flat]
+    descriptors = plan.descriptors and can_describe(rows) and can_describe(flat)
+    if descriptors:
+        sources = [
+            TensorDescriptor.from_tensor(rows, [tile.m, tile.k]),
+            TensorDescriptor.from_tensor(flat, [tile.n, tile.k]),
+        ]
+    yat_dense_forward_kernel[(plan.programs,)](
+        input_source=sources[0],
+        norm_pointer=norms,
+        weight_source=sources[1],
+        **_shared_arguments(rows, weights, output),
+        DESCRIPTOR=descriptors,
+        EVEN=rows.shape[1] % tile.k == 0,
+        ROW_STATIONARY=row_stationary,
+        BLOCK_SIZE_M=tile.m,
+        BLOCK_SIZE_N=tile.n,
+        BLOCK_SIZE_K=tile.k,
+        GROUP_SIZE_M=GROUP_SIZE_M,
+        **tile.options,
+    )
+
+
+def _launch_split(rows: Tensor, weights: Prepared, output: Tensor, plan: DensePlan) -> None:
+    tile, parts = plan.tile, plan.programs
+    tiles = triton.cdiv(rows.shape[0], tile.m) * triton.cdiv(output.shape[1], tile.n)
+    slots = tiles * parts if parts > 1 else 0
+    dots = output.new_empty(slots, tile.m, tile.n, dtype=torch.float32)
+    norms = output.new_empty(slots, tile.m, dtype=torch.float32)
+    yat_dense_split_forward_kernel[(tiles, parts)](
+        input_pointer=rows,
+        weight_pointer=weights.planes,
+        partial_pointer=dots,
+        partial_norm_pointer=norms,
+        arrival_pointer=arrivals(tiles, rows.device),
+        **_shared_arguments(rows, weights, output),
+        EVEN=rows.shape[1] % tile.k == 0,
+        BLOCK_SIZE_M=tile.m,
+        BLOCK_SIZE_N=tile.n,
+        BLOCK_SIZE_K=tile.k,
+        **tile.options,
+    )

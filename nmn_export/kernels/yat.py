@@ -1,0 +1,136 @@
+"""The ⵟ-product in Triton: the formula every kernel ends in and the products that lead to it.
+
+Nothing here loads or stores. The formula is the one of `nmn_export.ops.yat`,
+
+    y = α (s + b)² / (max(‖x‖² + ‖w‖² − 2s, 0) + ε),    s = ⟨x, w⟩,
+
+with |α| divided out of the denominator and ε moved under the maximum, so that an element costs one
+addition, one fused multiply-add, one maximum, one reciprocal root and two products:
+
+    y = ±((s + b) / √d)²,    d = max(‖x‖²/|α| + (‖w‖² + ε)/|α| − (2/|α|) s, ε/|α|).
+
+A division instead of the root makes a 128 × 256 tile spill; squaring after the root also cannot
+overflow before y does.
+"""
+
+import triton
+import triton.language as tl
+
+INTERPRETED: tl.constexpr = tl.constexpr(triton.knobs.runtime.interpret)
+"""Whether kernels run in Triton's interpreter, which cannot multiply bfloat16 tiles."""
+
+FLOAT16_MAX: tl.constexpr = tl.constexpr(65504.0)
+BFLOAT16_MAX: tl.constexpr = tl.constexpr(3.3895313892515355e38)
+
+
+@triton.jit
+def yat(
+    dot,
+    row_term,
+    column_term,
+    bias,
+    dot_scale,
+    floor,
+    NEGATIVE: tl.constexpr,
+    dtype: tl.constexpr,
+):
+    """Turn a tile of dot products into ⵟ-products of type `dtype`.
+
+    NaN stays NaN; what is too large for a half precision becomes its largest finite value.
+
+    Args:
+        dot: s, float32. Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_N], as is the result.
+        row_term: ‖x‖² / |α|. Must be of shape [BLOCK_SIZE_M, 1].
+        column_term: (‖w‖² + ε) / |α|. Must be of shape [1, BLOCK_SIZE_N].
+        bias: b. Must be of shape [1, BLOCK_SIZE_N], or the number 0.
+        dot_scale: −2 / |α|.
+        floor: ε / |α|, what is left of the denominator when the distance is clamped at zero.
+        NEGATIVE: Whether α < 0.
+        dtype: Type of the result.
+    """
+    distance = tl.fma(dot, tl.zeros_like(dot) + dot_scale, row_term + column_term)
+    distance = tl.maximum(distance, floor, propagate_nan=tl.PropagateNan.ALL)
+    root = (dot + bias) * tl.rsqrt(distance)
+    y = root * root
+    if dtype == tl.float16:
+        y = tl.minimum(y, FLOAT16_MAX, propagate_nan=tl.PropagateNan.ALL)
+    if dtype == tl.bfloat16:
+        y = tl.minimum(y, BFLOAT16_MAX, propagate_nan=tl.PropagateNan.ALL)
+    if NEGATIVE:
+        y = -y
+    if dtype == tl.bfloat16:
+        return round_to_bfloat16(y)
+    else:
+        return y.to(dtype)
+
+
+@triton.jit
+def truncate_to_tf32(x):
+    """Drop the 13 bits that a TF32 product does not see, so that norms can be taken without them.
+
+    The tensor cores of sm_90 ignore these bits; Triton rounds on no path we compiled.
+    """
+    return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def round_to_bfloat16(x):
+    """Round float32 to the nearest bfloat16, ties to even.
+
+    The interpreter's own cast loses the carry into the exponent: 1.999 becomes 1.
+    """
+    if INTERPRETED:
+        bits = x.to(tl.uint32, bitcast=True)
+        rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+        is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
+        high = tl.where(is_nan, bits, rounded) >> 16
+        return high.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:
+        return x.to(tl.bfloat16)
+
+
+@triton.jit
+def product(x, weight, dot, PRECISION: tl.constexpr):
+    """Return `dot` + x · weight, accumulated in float32.
+
+    Args:
+        x: Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_K].
+        weight: Must be of shape [BLOCK_SIZE_K, BLOCK_SIZE_N] and of the type of `x`.
+        dot: float32. Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_N].
+        PRECISION: "tf32", or "ieee" for everything else; only float32 operands care.
+    """
+    if INTERPRETED:
+        x = x.to(tl.float32)
+        weight = weight.to(tl.float32)
+    return tl.dot(x, weight, dot, input_precision=PRECISION)
+
+
+@triton.jit
+def split_product(x, high, middle, low, dot, PLANES: tl.constexpr, PRECISION: tl.constexpr):
+    """Return `dot` + x · (high + middle + low), `x` split as the weight was; small terms first.
+
+    Args:
+        x: Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_K]; float32 if `PLANES` is not 1.
+        high: First plane of the weight. Must be of shape [BLOCK_SIZE_K, BLOCK_SIZE_N].
+        middle: What `high` left over, if `PLANES` is at least 2; else not looked at.
+        low: What `middle` left over, if `PLANES` is 3; else not looked at.
+        dot: float32. Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_N].
+        PLANES: 1 for one product, 2 for three (bf16x3), 3 for six (bf16x6).
+        PRECISION: As in `product`.
+    """
+    if PLANES == 1:
+        if PRECISION == "tf32":
+            x = truncate_to_tf32(x)
+        return product(x, high, dot, PRECISION)
+    else:
+        x_high = round_to_bfloat16(x)
+        rest = x - x_high.to(tl.float32)
+        x_middle = round_to_bfloat16(rest)
+        if PLANES == 3:
+            x_low = round_to_bfloat16(rest - x_middle.to(tl.float32))
+            dot = product(x_low, high, dot, PRECISION)
+            dot = product(x_middle, middle, dot, PRECISION)
+            dot = product(x_high, low, dot, PRECISION)
+        dot = product(x_middle, high, dot, PRECISION)
+        dot = product(x_high, middle, dot, PRECISION)
+        return product(x_high, high, dot, PRECISION)

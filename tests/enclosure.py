@@ -1,0 +1,119 @@
+"""How far from the exact value a correct program may be, wherever its inputs lie."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nmn_export.ops import exact_yat_conv, exact_yat_dense
+from nmn_export.ops.yat import compute_dtype, unit_rows
+from tests.cases import ConvCase, DenseCase
+
+UNITS = 16.0
+"""Rounding errors that sums of products may gather, in units of (‖x‖² + ‖w‖²) u."""
+
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the ⵟ-product is made of, in float64."""
+
+    exact: Tensor
+    dot: Tensor
+    x_sq: Tensor
+    w_sq: Tensor
+    bias: Tensor | float
+
+
+def assert_near_exact(
+    y: Tensor,
+    case: DenseCase | ConvCase,
+    arguments: tuple[object, ...],
+    *,
+    bias_in_distance: bool = False,
+) -> None:
+    """Fail unless every element of `y` is one that rounding can lead to.
+
+    With D known to 16 u (‖x‖² + ‖w‖²) and s + b to 16 u (‖x‖ ‖w‖ + |b|), y lies in an interval,
+    which is narrow wherever D + ε is not small beside ‖x‖² + ‖w‖², and never reaches infinity.
+
+    Args:
+        y: What was computed.
+        case: What was asked for.
+        arguments: Those of the torch op, in the dtype of `y`.
+        bias_in_distance: Whether the program adds the bias before it takes the dot product from
+            the norms, so that the distance has no more digits than the bias leaves it.
+    """
+    parts = _dense_parts(arguments) if isinstance(case, DenseCase) else _conv_parts(arguments)
+    assert y.shape == parts.exact.shape
+    low, high = _interval(y.dtype, parts, case.epsilon, case.alpha, bias_in_distance)
+    assert (
+        ((low <= parts.exact) & (parts.exact <= high))
+        .logical_or(parts.exact.abs() > torch.finfo(y.dtype).max)
+        .all()
+    ), "the interval is wrong: the exact value is not in it"
+    wrong = ~((low <= y.double()) & (y.double() <= high))
+    if wrong.any():
+        at = tuple(wrong.nonzero()[0].tolist())
+        raise AssertionError(
+            f"{int(wrong.sum())} of {y.numel()} elements are too far from exact; at {at} "
+            f"{y[at].item():.9g} is not in [{low[at].item():.9g}, {high[at].item():.9g}], "
+            f"exact is {parts.exact[at].item():.9g}"
+        )
+
+
+def _interval(
+    dtype: torch.dtype, parts: Parts, epsilon: float, alpha: float, bias_in_distance: bool
+) -> tuple[Tensor, Tensor]:
+    u = UNITS * torch.finfo(compute_dtype(dtype)).eps
+    norms = parts.x_sq + parts.w_sq
+    bias = torch.as_tensor(parts.bias).abs()
+    distance = (norms - 2 * parts.dot).clamp_min(0)
+    distance_error = u * (norms + (2 * bias if bias_in_distance else 0))
+    numerator = (parts.dot + parts.bias).abs()
+    numerator_error = u * ((parts.x_sq * parts.w_sq).sqrt() + bias)
+
+    least = (numerator - numerator_error).clamp_min(0).square()
+    most = (numerator + numerator_error).square()
+    least = least / (distance + distance_error + epsilon)
+    most = most / ((distance - distance_error).clamp_min(0) + epsilon)
+
+    rounding = u + 2 * torch.finfo(dtype).eps
+    least, most = abs(alpha) * least * (1 - rounding), abs(alpha) * most * (1 + rounding)
+    low, high = (-most, -least) if alpha < 0 else (least, most)
+    smallest, largest = torch.finfo(dtype).tiny, torch.finfo(dtype).max
+    return (low - smallest).clamp(-largest, largest), (high + smallest).clamp(-largest, largest)
+
+
+def _dense_parts(arguments: tuple[object, ...]) -> Parts:
+    x, weight, bias, *_, spherical = arguments
+    x64, w64 = x.double(), weight.double()
+    b = 0.0 if bias is None else bias.double()
+    if spherical:
+        x64, w64 = unit_rows(x64), unit_rows(w64)
+        x_sq = w_sq = torch.ones((), dtype=torch.float64)
+    else:
+        x_sq, w_sq = x64.square().sum(-1, keepdim=True), w64.square().sum(-1)
+    return Parts(exact_yat_dense(*arguments), F.linear(x64, w64), x_sq, w_sq, b)
+
+
+def _conv_parts(arguments: tuple[object, ...]) -> Parts:
+    x, weight, bias, _, _, strides, pads, dilations, group = arguments
+    rank = len(strides)
+    padding = [p for i in reversed(range(rank)) for p in (pads[i], pads[rank + i])]
+    x64, w64 = F.pad(x.double(), padding), weight.double()
+
+    def convolve(t: Tensor, filters: Tensor) -> Tensor:
+        result: Tensor = _CONVOLUTIONS[rank](t, filters, None, strides, 0, dilations, group)
+        return result
+
+    per_channel = (-1, *[1] * rank)
+    return Parts(
+        exact_yat_conv(*arguments),
+        convolve(x64, w64),
+        convolve(x64.square(), torch.ones_like(w64)),
+        w64.square().flatten(1).sum(1).reshape(per_channel),
+        0.0 if bias is None else bias.double().reshape(per_channel),
+    )
