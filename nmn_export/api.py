@@ -22,7 +22,7 @@ from nmn_export.report.check import check_file
 from nmn_export.report.compare import Comparison, compare
 from nmn_export.report.inspect import provenance
 from nmn_export.runtime.arrays import Arrays, to_numpy
-from nmn_export.runtime.inputs import check_inputs
+from nmn_export.runtime.inputs import EXAMPLE_SHAPES, check_inputs
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner, Provider
 from nmn_export.runtime.pytorch import EagerRunner, TruthRunner
 
@@ -117,6 +117,9 @@ def export(
             file,
             {
                 **_versions(),
+                EXAMPLE_SHAPES.removeprefix(METADATA_PREFIX): json.dumps(
+                    {name: list(t.shape) for name, t in inputs.items()}
+                ),
                 "source": f"{type(model).__module__}.{type(model).__qualname__}",
                 "parameters_sha256": parameter_hash(model),
                 "dtype": str(torch_dtype).removeprefix("torch.") if torch_dtype else UNCHANGED,

@@ -1,21 +1,30 @@
 """Inputs of an ONNX model: what it takes, whether given arrays fit, and arrays that do."""
 
+import json
+
 import numpy as np
 import onnx
 
 from nmn_export.errors import NmnExportError
+from nmn_export.graph.file import METADATA_PREFIX
 from nmn_export.runtime.arrays import Arrays
 
-DEFAULT_SIZE = 2
-"""Size of a dynamic axis in drawn inputs; greater than one, so that nothing broadcasts unseen."""
+EXAMPLE_SHAPES = METADATA_PREFIX + "example_shapes"
+"""Metadata key of the shapes that the model was exported with: sizes it is known to take."""
 
 
 def draw_inputs(model: onnx.ModelProto, seed: int) -> Arrays:
-    """Draw inputs: standard normal numbers, or zeros and ones for an integer input."""
+    """Draw inputs: standard normal numbers, or zeros and ones for an integer input.
+
+    An axis that varies has the size it was exported with, or else 2.
+    """
     rng = np.random.default_rng(seed)
+    stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
+    examples: dict[str, list[int]] = json.loads(stored)
     drawn: Arrays = {}
     for value in model.graph.input:
-        shape = [d if isinstance(d, int) else DEFAULT_SIZE for d in _shape(value)]
+        sizes = [d if isinstance(d, int) else 2 for d in _shape(value)]
+        shape = examples.get(value.name, sizes)
         dtype = _dtype(value)
         if onnx.helper.np_dtype_to_tensor_dtype(dtype) in _FLOATING:
             drawn[value.name] = rng.standard_normal(shape, dtype=np.float32).astype(dtype)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nmn_export.errors import NmnExportError
 from nmn_export.graph.capture import output_names
 from nmn_export.ops import OPS
 from nmn_export.runtime.arrays import Arrays, to_numpy, to_torch
@@ -62,7 +63,15 @@ class _ExactOps(TorchDispatchMode):
 
 
 def _run(model: nn.Module, inputs: Arrays, convert: Callable[[Tensor], Tensor]) -> Arrays:
-    with torch.inference_mode():
-        result = model(*(convert(to_torch(array)) for array in inputs.values()))
+    try:
+        with torch.inference_mode():
+            result = model(*(convert(to_torch(array)) for array in inputs.values()))
+    except (RuntimeError, ValueError, TypeError) as error:
+        given = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+        raise NmnExportError(
+            "The reference must run on the inputs",
+            got=f"{given}: {str(error).splitlines()[0]}",
+            fix="Give others with --inputs, or name the model that the file was exported from.",
+        ) from error
     leaves = [t for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, Tensor)]
     return dict(zip(output_names(len(leaves)), map(to_numpy, leaves), strict=True))

@@ -3,10 +3,10 @@ import onnx
 import pytest
 import torch
 
-from nmn_export import NmnExportError
+from nmn_export import NmnExportError, check, export
 from nmn_export.graph.file import load
 from nmn_export.graph.fold import fold
-from nmn_export.layers import YatDense
+from nmn_export.layers import YatConv2d, YatDense
 from nmn_export.ops import OPS
 from nmn_export.runtime.arrays import to_numpy, to_torch
 from nmn_export.runtime.inputs import check_inputs, draw_inputs
@@ -100,6 +100,24 @@ def test_what_onnxruntime_raises_becomes_one_line():
     with pytest.raises(NmnExportError, match="ONNX Runtime must be able to run") as caught:
         OnnxRuntimeRunner(onnx.helper.make_model(graph))
     assert "\n" not in str(caught.value)
+
+
+def test_drawn_inputs_have_the_sizes_of_the_export(tmp_path):
+    """A convolution does not take an image of 2×2, which a size out of the blue would be."""
+    net = torch.nn.Sequential(YatConv2d(3, 2, 5, stride=2))
+    path = tmp_path / "m.onnx"
+    shapes = {"input": {0: "batch", 2: "height", 3: "width"}}
+    export(net, torch.randn(2, 3, 17, 19), path, dynamic_shapes=shapes)
+    assert draw_inputs(load(path), 0)["input"].shape == (2, 3, 17, 19)
+    assert all(c.passed for c in check(path, net))
+
+
+def test_inputs_that_the_reference_does_not_take_are_told(tmp_path):
+    net = torch.nn.Sequential(YatConv2d(3, 2, 5))
+    path = tmp_path / "m.onnx"
+    export(net, torch.randn(2, 3, 9, 9), path, dynamic_shapes={"input": {2: "height"}})
+    with pytest.raises(NmnExportError, match="must run on the inputs; got input"):
+        check(path, net, {"input": np.zeros((2, 3, 2, 9), np.float32)})
 
 
 def test_drawn_inputs_fit_and_are_the_same_every_time(small_file):
