@@ -14,7 +14,7 @@ def machine() -> dict[str, object]:
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
     }

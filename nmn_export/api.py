@@ -61,7 +61,7 @@ def export(
     example_inputs: ExampleInputs,
     path: str | Path,
     *,
-    dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
+    dynamic_shapes: Mapping[str, Mapping[int, object]] | None = None,
     dtype: str | torch.dtype | None = None,
     opset: int | None = None,
     inline: bool = False,
@@ -75,7 +75,8 @@ def export(
         example_inputs: A tensor, tensors in the order of the arguments, or tensors by name in
             that order. A dynamic axis needs a size of at least 2.
         path: File to write; weights beyond 1.8 GB go to `<path>.data` beside it.
-        dynamic_shapes: Axes that vary at run time, by input: `{"x": {0: "batch"}}`.
+        dynamic_shapes: Axes that vary at run time, by input: `{"x": {0: "batch"}}`. A
+            `torch.export.Dim` may stand for the name of its size.
         dtype: `"float32"`, `"float16"` or `"bfloat16"`, to which the whole model is converted;
             as it is by default.
         opset: Version of the standard ops, 18 to 23; by default 18, or 22 in bfloat16, for that is
@@ -93,7 +94,10 @@ def export(
     inputs = _named(model, example_inputs, torch_dtype)
     folded = fold(adapt(model), torch_dtype)
     _try(folded, inputs)
-    axes: DynamicAxes = dynamic_shapes or {}
+    axes: DynamicAxes = {
+        name: {axis: _size_name(name, axis, size) for axis, size in sizes.items()}
+        for name, sizes in (dynamic_shapes or {}).items()
+    }
     if opset is None:
         opset = 22 if torch_dtype is torch.bfloat16 else 18
     graph = capture(folded, inputs, axes, opset, inline)
@@ -211,6 +215,11 @@ def _named(model: nn.Module, inputs: ExampleInputs, dtype: torch.dtype | None) -
         name: t.to(dtype) if dtype is not None and t.is_floating_point() else t
         for name, t in inputs.items()
     }
+
+
+def _size_name(name: str, axis: int, size: object) -> str:
+    """Return the name of a size: a string, that of a `Dim`, or one made up for `Dim.DYNAMIC`."""
+    return size if isinstance(size, str) else str(getattr(size, "__name__", f"{name}_{axis}"))
 
 
 def _try(model: nn.Module, inputs: Mapping[str, Tensor]) -> None:

@@ -38,6 +38,18 @@ def test_parameter_hash_sees_every_value(small_net):
     assert changed != before
 
 
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [(torch.export.Dim("n"), "n"), (torch.export.Dim.DYNAMIC, "x_0"), ("batch", "batch")],
+    ids=["Dim", "DYNAMIC", "name"],
+)
+def test_a_dynamic_axis_may_be_given_as_pytorch_has_it(small_net, tmp_path, size, name):
+    path = tmp_path / "m.onnx"
+    export(small_net, torch.randn(2, 3, 8, 8), path, dynamic_shapes={"x": {0: size}})
+    shape = onnx.load(path).graph.input[0].type.tensor_type.shape
+    assert shape.dim[0].dim_param == name
+
+
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_run_gives_what_pytorch_gives(small_net, small_file, batch):
     x = torch.randn(batch, 3, 10, 10)
