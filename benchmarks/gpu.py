@@ -197,7 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     device = "cpu" if options.dry_run else "cuda"
     if device == "cuda" and not torch.cuda.is_available():
-        sys.exit("error: no GPU is to be seen. Use --dry-run to try the table on a CPU.")
+        print(
+            "error: no GPU is to be seen. Use --dry-run to try the table on a CPU.", file=sys.stderr
+        )
+        sys.exit(2)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     checked = TINY_SHAPES if options.dry_run else (
