@@ -36,8 +36,10 @@ def test_names_are_distinct_and_have_targets() -> None:
     assert all(1 < shape.target < 2 for shape in SHAPES)
 
 
-def test_without_a_gpu_it_says_so() -> None:
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(SystemExit, match="no GPU is to be seen"):
+    with pytest.raises(SystemExit) as caught:
         gpu.main([])
+    assert caught.value.code == 2
+    assert "no GPU is to be seen" in capsys.readouterr().err
