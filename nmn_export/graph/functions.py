@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import onnx_ir as ir
+import torch
 from onnx_ir import passes
 from onnx_ir.passes.common import (
     CommonSubexpressionEliminationPass,
@@ -16,7 +17,10 @@ from nmn_export.graph import conv, dense, yat
 _BODIES = {"YatDense": dense.YatDense, "YatConv": conv.YatConv}
 _CHOICES = {"YatDense": dense.choices, "YatConv": conv.choices}
 _PIECES = (yat.Scales, yat.ColumnTerm, yat.Quotient, conv.PixelNorm)
-_LARGEST = {ir.DataType.FLOAT16: 65504.0, ir.DataType.BFLOAT16: 3.3895313892515355e38}
+_LARGEST = {
+    ir.DataType.FLOAT16: torch.finfo(torch.float16).max,
+    ir.DataType.BFLOAT16: torch.finfo(torch.bfloat16).max,
+}
 
 
 def function(name: str, nodes: Sequence[ir.Node], opset: int) -> ir.Function:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from nmn_export.errors import NmnExportError
@@ -19,8 +20,6 @@ between two correct programs.
 TOLERANCES = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 2e-2}
 """Or by so much whatever eager does: a few dozen units in the last place of float32, and two of the
 half precisions, for a network rounds at every layer."""
-
-_LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38}
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ def error(values: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
     if values.shape != truth.shape:
         return float("inf")
     y, t = values.astype(np.float64), truth.astype(np.float64)
-    largest = _LARGEST.get(values.dtype.name)
-    if largest is not None:
+    if values.dtype.name in ("float16", "bfloat16"):
+        largest = torch.finfo(getattr(torch, values.dtype.name)).max
         t = np.clip(t, -largest, largest)
     if not np.isfinite(y).all():
         return 0.0 if np.array_equal(y, t, equal_nan=True) else float("inf")
