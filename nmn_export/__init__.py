@@ -9,7 +9,9 @@ from nmn_export.api import Exported, check, export, parameter_hash, run
 from nmn_export.errors import CheckError, NmnExportError
 
 if torch.cuda.is_available() and importlib.util.find_spec("triton"):
-    import nmn_export.kernels  # noqa: F401 - registers them with the torch ops
+    from nmn_export.kernels.register import register
+
+    register()
 
 __all__ = [
     "CheckError",

@@ -1,5 +1,1 @@
-"""The fused GPU kernels, registered as what `nmn::` ops do on CUDA when this is imported."""
-
-from nmn_export.kernels.register import register
-
-register()
+"""The fused GPU kernels; `register` makes them what `nmn::` ops do on CUDA."""

@@ -14,7 +14,8 @@ from triton.compiler import ASTSource
 
 from nmn_export.errors import CheckError, NmnExportError
 from nmn_export.kernels.audit import problems, resources
-from nmn_export.kernels.variants import Variant, variants
+from nmn_export.kernels.variant import Variant
+from nmn_export.kernels.variants import variants
 from nmn_export.kernels.yat import INTERPRETED
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -36,7 +37,7 @@ class Built:
 
     Attributes:
         name: Name of the variant.
-        op: The ONNX op it belongs to; "" for the norms.
+        op: The ONNX op it belongs to; "" for what belongs to several.
         capability: Compute capability.
         target: The compiler's target; PTX of one without a trailing "a" also runs on newer ones.
         file: Path below the manifest.

@@ -14,6 +14,7 @@ from nmn_export.errors import NmnExportError
 from nmn_export.kernels.conv_kernels import yat_conv_forward_kernel
 from nmn_export.kernels.conv_weights import ConvWeights, cached_conv
 from nmn_export.kernels.norms import row_norms
+from nmn_export.kernels.pixels import pack_pixels
 from nmn_export.kernels.plan import Device, Tile, device_of, large_tile, make_tile
 from nmn_export.kernels.prepare import ALIGNMENT
 from nmn_export.ops.conv import output_size
@@ -167,15 +168,21 @@ def _check_input(x: Tensor, weights: ConvWeights) -> None:
         )
 
 
-def _pixels(x: Tensor, weights: ConvWeights) -> Tensor:
-    """Return `x` as contiguous [pixels, groups, features].
+def _pixels(x: Tensor, weights: ConvWeights) -> tuple[Tensor, Tensor]:
+    """Return `x` as contiguous [pixels, groups, features], and their squared norms.
 
     Features of a single group are padded to a multiple of `ALIGNMENT`.
     """
+    group, feat_dim = weights.group, weights.feat_dim
+    padding = -feat_dim % ALIGNMENT if group == 1 else 0
+    truncate = weights.prepared.precision == "tf32"
+    if x.is_contiguous():
+        return pack_pixels(x, group, feat_dim + padding, truncate=truncate)
     pixels = x.movedim(1, -1)
-    if weights.group == 1 and x.shape[1] % ALIGNMENT:
-        pixels = F.pad(pixels, (0, -x.shape[1] % ALIGNMENT))
-    return pixels.reshape(-1, weights.group, pixels.shape[-1] // weights.group).contiguous()
+    if padding:
+        pixels = F.pad(pixels, (0, padding))
+    pixels = pixels.reshape(-1, group, feat_dim + padding).contiguous()
+    return pixels, row_norms(pixels.flatten(0, 1), truncate=truncate)
 
 
 def _launch(
@@ -187,9 +194,8 @@ def _launch(
     channels_last: bool,
     tile: Tile,
 ) -> None:
-    pixels, prepared = _pixels(x, weights), weights.prepared
-    truncate = prepared.precision == "tf32"
-    norms = row_norms(pixels.flatten(0, 1), truncate=truncate)
+    prepared = weights.prepared
+    pixels, norms = _pixels(x, weights)
     out_pixels, columns = math.prod(sizes), output.shape[1]
     out_feat_dim = columns // weights.group
     patch_dim = x.shape[0] * out_pixels
@@ -222,7 +228,7 @@ def _launch(
         HAS_BIAS=prepared.bias is not None,
         NEGATIVE=prepared.fold.negative,
         PLANES=prepared.planes.shape[0],
-        PRECISION="tf32" if truncate else "ieee",
+        PRECISION="tf32" if prepared.precision == "tf32" else "ieee",
         HAS_DEPTH=weights.rank == 3,
         EVEN=pixels.shape[2] % tile.k == 0,
         BLOCK_SIZE_M=tile.m,

@@ -14,6 +14,7 @@ from nmn_export.kernels.dense_kernels import (
     yat_dense_forward_kernel,
     yat_dense_split_forward_kernel,
 )
+from nmn_export.kernels.dense_weights import prepare_dense
 from nmn_export.kernels.norms import row_norms
 from nmn_export.kernels.plan import (
     Device,
@@ -26,13 +27,11 @@ from nmn_export.kernels.plan import (
 )
 from nmn_export.kernels.prepare import (
     ALIGNMENT,
-    DTYPES,
     Float32Precision,
     Prepared,
     aligned,
     cached,
     precision_for,
-    prepare,
 )
 
 Schedule = Literal["grouped", "row_stationary", "split"]
@@ -88,40 +87,6 @@ def plan_dense(
     wanted = triton.cdiv(PROGRAMS_PER_PROCESSOR * device.processors, tiles)
     most = triton.cdiv(in_feat_dim, 2 * tile.k)
     return DensePlan("split", tile, max(1, min(wanted, most, MOST_PARTS)))
-
-
-def prepare_dense(
-    weight: Tensor,
-    bias: Tensor | None,
-    epsilon: float,
-    alpha: float,
-    spherical: bool,
-    *,
-    dtype: torch.dtype,
-    precision: Float32Precision | None = None,
-) -> Prepared:
-    """Prepare `weight` ([N, K]) and `bias` ([N] or [1]) for inputs of `dtype`."""
-    if dtype not in DTYPES:
-        raise NmnExportError(
-            "The YatDense kernel takes float16, bfloat16 or float32",
-            got=dtype,
-            fix="Cast the input, or call nmn_export.ops.yat_dense.",
-        )
-    if weight.ndim != 2:
-        raise NmnExportError(
-            "YatDense takes a weight of shape [N, K]",
-            got=f"shape {tuple(weight.shape)}",
-            fix="Flatten it to two dimensions.",
-        )
-    if bias is not None and tuple(bias.shape) not in ((weight.shape[0],), (1,)):
-        raise NmnExportError(
-            f"YatDense takes a bias of shape [{weight.shape[0]}] or [1]",
-            got=f"shape {tuple(bias.shape)}",
-            fix="Give one number an output, or one for all.",
-        )
-    return prepare(
-        weight, bias, epsilon, alpha, dtype=dtype, spherical=spherical, precision=precision
-    )
 
 
 def yat_dense(x: Tensor, weights: Prepared, plan: DensePlan | None = None) -> Tensor:

@@ -1,4 +1,8 @@
-"""What is done to the weights once, before any input is seen: planes, norms, α, ε and the bias."""
+"""What is done to the weights once, before any input is seen: planes, norms, α, ε and the bias.
+
+This and `dense_weights` and `conv_weights` do without Triton, for machines that have none prepare
+weights for the kernels that are compiled ahead of time.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,7 +15,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels.norms import row_norms
 from nmn_export.ops.yat import UNIT_NORM_GUARD
 
 Float32Precision = Literal["bf16x6", "bf16x3", "tf32", "ieee"]
@@ -136,7 +139,7 @@ def prepare(
         rows = _round_to_tf32(rows)
     feat_dim = rows.shape[1]
     rows = _align(rows)
-    w_sq = row_norms(rows)
+    w_sq = rows.to(torch.float32).square().sum(1)
     column_scale = (w_sq.sqrt() + UNIT_NORM_GUARD).reciprocal() if spherical else None
     numerator = torch.ones_like(w_sq) if spherical else w_sq
     column_term = numerator * folded.norm_scale + epsilon * folded.norm_scale

@@ -14,6 +14,9 @@ from nmn_export.kernels.variants import variants
 
 NAMES = (
     "row_norm_fp16",
+    "row_norm_bf16_general",
+    "prepare_weight_fp32",
+    "pack_pixels_fp16",
     "yat_dense_fp16_grouped",
     "yat_dense_fp32_bf16x3_row_stationary",
     "yat_dense_bf16_split_64x64",

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from nmn_export.errors import NmnExportError
 from nmn_export.kernels import dense
-from nmn_export.kernels.dense import DensePlan, forward, plan_dense, prepare_dense, yat_dense
+from nmn_export.kernels.dense import DensePlan, forward, plan_dense, yat_dense
+from nmn_export.kernels.dense_weights import prepare_dense
 from nmn_export.kernels.plan import Device, Tile
 from nmn_export.kernels.prepare import Float32Precision
 from nmn_export.ops import exact_yat_dense

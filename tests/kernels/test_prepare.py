@@ -1,4 +1,6 @@
 import gc
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from nmn_export.errors import NmnExportError
 from nmn_export.kernels import prepare as room
 from nmn_export.kernels.prepare import Prepared, cached, fold, precision_for, prepare
+from nmn_export.kernels.register import register
 
 
 def counted(weight: torch.Tensor, calls: list[Prepared]) -> Prepared:
@@ -53,7 +56,8 @@ def test_the_cache_keeps_no_weight_alive(features: int) -> None:
     del weight
     gc.collect()
     assert storage() is None
-    counted(torch.randn(3, 16), [])
+    another = torch.randn(3, 16)
+    counted(another, [])
     assert not any(room._gone(entry.storages) for entry in room._CACHE.values())
 
 
@@ -87,6 +91,27 @@ def test_precision_follows_pytorch() -> None:
         precision_for(torch.float32, "tf16")
 
 
+WITHOUT_TRITON = """
+import sys
+sys.modules["triton"] = None
+import torch
+from nmn_export.kernels.conv_weights import prepare_conv
+from nmn_export.kernels.dense_weights import prepare_dense
+for dtype in (torch.float16, torch.bfloat16, torch.float32):
+    prepare_dense(torch.ones(3, 5), None, 1e-5, 1.0, True, dtype=dtype)
+    prepare_conv(torch.ones(3, 5, 2, 2), torch.ones(3), 1e-5, 1.0, 1, dtype=dtype)
+"""
+
+
+def test_weights_are_prepared_without_triton() -> None:
+    # As where an engine is built for a machine that has the compiled kernels only.
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_kernels_are_what_the_ops_do_on_cuda() -> None:
+    register()
     for op in ("nmn::yat_dense", "nmn::yat_conv"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(op, "CUDA")

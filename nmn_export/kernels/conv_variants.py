@@ -1,0 +1,56 @@
+"""YatConv's kernel as it is compiled ahead of time."""
+
+from collections.abc import Iterator
+from itertools import product
+
+from nmn_export.kernels.conv_kernels import yat_conv_forward_kernel
+from nmn_export.kernels.plan import Tile, large_tile, make_tile
+from nmn_export.kernels.variant import Mode, Variant, make_variant, product_constants
+
+
+def conv_variants(mode: Mode, capability: int) -> Iterator[Variant]:
+    """Yield what is compiled for a dtype on `capability`."""
+    large = large_tile(mode.precision, mode.itemsize, capability)
+    shapes = {(large.m, large.n, large.warps), (large.m, 64, large.warps), (64, 64, 4)}
+    blocks_k = (64, 32) if mode.itemsize == 2 else (32, 16)
+    for (m, n, warps), k in product(sorted(shapes), blocks_k):
+        tile = make_tile(m, n, k, warps, mode.precision, mode.itemsize, capability)
+        yield _conv_variant(f"{m}x{n}x{k}", mode, tile, has_depth=False, even=True)
+    tile = make_tile(64, 64, 16, 4, mode.precision, mode.itemsize, capability)
+    for negative in (False, True):
+        name = "general" + "_negative" * negative
+        yield _conv_variant(name, mode, tile, has_depth=True, even=False, negative=negative)
+
+
+def _conv_variant(
+    name: str, mode: Mode, tile: Tile, *, has_depth: bool, even: bool, negative: bool = False
+) -> Variant:
+    constants = product_constants(mode, tile) | {
+        "EVEN": even,
+        "HAS_DEPTH": has_depth,
+        "NEGATIVE": negative,
+    }
+    if not has_depth:
+        constants["output_feat_stride"] = 1
+        ones = ("depth_dim", "out_depth_dim", "kernel_depth", "depth_stride", "depth_dilation")
+        constants |= dict.fromkeys(ones, 1) | {"depth_pad": 0}
+    divisible = ("in_feat_dim", "out_feat_dim", "input_pixel_stride", "output_batch_stride")
+    return make_variant(
+        f"yat_conv_{mode.name}_{name}",
+        "YatConv",
+        yat_conv_forward_kernel,
+        {
+            "input_pointer": mode.dtype,
+            "weight_pointer": mode.weight_dtype,
+            "output_pointer": mode.dtype,
+        },
+        (
+            "weight_plane_stride",
+            "weight_out_feat_stride",
+            *((*divisible, "output_pixel_stride") if even else ()),
+        ),
+        constants,
+        tile.options,
+        "tiles × groups",
+        wants_wgmma=True,
+    )

@@ -1,0 +1,234 @@
+"""A host of the compiled kernels: it binds arguments by name, and keeps what they were promised."""
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmn_export.kernels.conv import Geometry
+from nmn_export.kernels.prepare import ALIGNMENT, fold
+from nmn_export.kernels.variant import Variant
+from nmn_export.kernels.variants import variants
+from nmn_export.ops.conv import output_size
+
+NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+
+MODES = NAMES | {torch.float32: "fp32_bf16x6"}
+
+AXES = ("depth", "height", "width")
+
+
+@functools.cache
+def by_name() -> Mapping[str, Variant]:
+    return {variant.name: variant for variant in variants(80)}
+
+
+def blocks(count: int, name: str, constant: str) -> int:
+    """Return how many blocks of a variant hold `count` of something."""
+    return -(-count // by_name()[name].constants[constant])
+
+
+def launch(name: str, grid: tuple[int, ...], **arguments: Any) -> None:
+    """Launch a variant in the interpreter as the manifest says that it may be."""
+    variant = by_name()[name]
+    assert list(arguments) == list(variant.types)
+    for parameter, kind in variant.types.items():
+        value = arguments[parameter]
+        if kind.startswith("*"):
+            assert NAMES[value.dtype] == kind[1:], parameter
+        else:
+            assert isinstance(value, float if kind == "fp32" else int), parameter
+    for parameter in variant.divisible:
+        value = arguments[parameter]
+        number = value.data_ptr() if isinstance(value, Tensor) else value
+        assert number % 16 == 0, f"{name} was promised that {parameter} is a multiple of 16"
+    variant.kernel[grid](**arguments, **variant.constants)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What `prepare_weight` makes of a weight, in memory that held something else before."""
+
+    planes: Tensor
+    column_term: Tensor
+    column_scale: Tensor
+    bias: Tensor
+
+
+def prepare_weight(
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    spherical: bool = False,
+    store: bool = True,
+) -> Weights:
+    """Prepare a raw weight, [N, K] or [O, C / group, *K]."""
+    rows, feat_dim = weight.shape[:2]
+    taps = weight.shape[2:].numel()
+    padded = feat_dim + -feat_dim % ALIGNMENT
+    split = weight.dtype == torch.float32
+    planes = weight.new_full(
+        (3 if split else 1, rows, taps, padded) if store else (0, 0, 0, 0),
+        math.nan,
+        dtype=torch.bfloat16 if split else weight.dtype,
+    )
+    column = weight.new_full((rows,), math.nan, dtype=torch.float32)
+    made = Weights(planes, column, column.clone() if spherical else column[:0], column.clone())
+    folded = fold(epsilon, alpha)
+    launch(
+        f"prepare_weight_{NAMES[weight.dtype]}",
+        (rows,),
+        weight_pointer=weight,
+        bias_pointer=weight.new_empty(0) if bias is None else bias,
+        plane_pointer=made.planes,
+        column_term_pointer=made.column_term,
+        column_scale_pointer=made.column_scale,
+        column_bias_pointer=made.bias,
+        bias_dim=0 if bias is None else len(bias),
+        feat_dim=feat_dim,
+        padded_feat_dim=padded,
+        tap_dim=taps,
+        plane_stride=rows * taps * padded,
+        norm_scale=folded.norm_scale,
+        term_floor=epsilon * folded.norm_scale,
+        spherical=int(spherical),
+        store=int(store),
+    )
+    return made
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Take the norms of rows that may begin anywhere."""
+    name = f"row_norm_{NAMES[rows.dtype]}_general"
+    norm = rows.new_empty(len(rows), dtype=torch.float32)
+    launch(
+        name,
+        (blocks(len(rows), name, "BLOCK_SIZE_ROW"),),
+        input_pointer=rows,
+        norm_pointer=norm,
+        row_dim=len(rows),
+        feat_dim=rows.shape[1],
+        input_row_stride=rows.stride(0),
+    )
+    return norm
+
+
+def pack_pixels(images: Tensor, group: int, padded_feat_dim: int) -> tuple[Tensor, Tensor]:
+    """Bring [B, C, *S] to [B · S, group, padded features], and take the norms."""
+    name = f"pack_pixels_{NAMES[images.dtype]}"
+    batch, channels, pixel_dim = *images.shape[:2], images.shape[2:].numel()
+    pixels = images.new_full((batch * pixel_dim, group, padded_feat_dim), math.nan)
+    norms = images.new_full((batch * pixel_dim, group), math.nan, dtype=torch.float32)
+    launch(
+        name,
+        (batch * blocks(pixel_dim, name, "BLOCK_SIZE_PIXEL"), group),
+        input_pointer=images,
+        output_pointer=pixels,
+        norm_pointer=norms,
+        pixel_dim=pixel_dim,
+        feat_dim=channels // group,
+        padded_feat_dim=padded_feat_dim,
+    )
+    return pixels, norms
+
+
+def dense(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    spherical: bool,
+) -> Tensor:
+    """Compute YatDense with rows K features apart, whatever K is."""
+    rows, aligned = x.reshape(-1, x.shape[-1]), weight.shape[1] % ALIGNMENT == 0
+    in_place = aligned and weight.dtype != torch.float32
+    weights = prepare_weight(weight, bias, epsilon, alpha, spherical, store=not in_place)
+    output = x.new_full((len(rows), len(weight)), math.nan)
+    suffix = "_spherical" * spherical + "_negative" * (alpha < 0)
+    scale = {"column_scale_pointer": weights.column_scale} if spherical else {}
+    planes = weight if in_place else weights.planes
+    launch(
+        f"yat_dense_{MODES[x.dtype]}_general{suffix}",
+        (2,),
+        input_source=rows,
+        norm_pointer=row_norms(rows),
+        weight_source=planes,
+        column_term_pointer=weights.column_term,
+        **scale,
+        bias_pointer=weights.bias,
+        output_pointer=output,
+        batch_dim=len(rows),
+        out_feat_dim=len(weight),
+        in_feat_dim=weight.shape[1],
+        input_batch_stride=rows.stride(0),
+        weight_out_feat_stride=planes.shape[-1],
+        output_batch_stride=len(weight),
+        norm_scale=fold(epsilon, alpha).norm_scale,
+        floor=fold(epsilon, alpha).floor,
+    )
+    return output.reshape(*x.shape[:-1], -1)
+
+
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    strides: tuple[int, ...],
+    pads: tuple[int, ...],
+    dilations: tuple[int, ...],
+    group: int,
+) -> Tensor:
+    """Compute YatConv with pixels C channels apart, whatever C is, both sides channels first."""
+    weights = prepare_weight(weight, bias, epsilon, alpha)
+    feat_dim = weight.shape[1]
+    pixels, norms = pack_pixels(x, group, feat_dim)
+    rank = x.ndim - 2
+    lead = (1,) * (3 - rank)
+    geometry = Geometry.of(rank, strides, pads, dilations)
+    kernel = (*lead, *weight.shape[2:])
+    sizes = (*lead, *output_size(x.shape[2:], weight.shape[2:], strides, pads, dilations))
+    output = x.new_full((len(x), len(weight), *sizes[3 - rank :]), math.nan)
+    patch_dim, out_feat_dim = len(x) * math.prod(sizes), len(weight) // group
+
+    def axes(name: str, values: tuple[int, ...]) -> dict[str, int]:
+        return {name.format(axis): value for axis, value in zip(AXES, values, strict=True)}
+
+    name = f"yat_conv_{MODES[x.dtype]}_general" + "_negative" * (alpha < 0)
+    row_blocks = blocks(patch_dim, name, "BLOCK_SIZE_M")
+    launch(
+        name,
+        (row_blocks * blocks(out_feat_dim, name, "BLOCK_SIZE_N"), group),
+        input_pointer=pixels,
+        norm_pointer=norms,
+        weight_pointer=weights.planes,
+        column_term_pointer=weights.column_term,
+        bias_pointer=weights.bias,
+        output_pointer=output,
+        patch_dim=patch_dim,
+        in_feat_dim=feat_dim,
+        out_feat_dim=out_feat_dim,
+        **axes("{}_dim", (*lead, *x.shape[2:])),
+        **axes("out_{}_dim", sizes),
+        **axes("kernel_{}", kernel),
+        **axes("{}_stride", geometry.strides),
+        **axes("{}_pad", geometry.pads),
+        **axes("{}_dilation", geometry.dilations),
+        input_pixel_stride=x.shape[1],
+        norm_pixel_stride=group,
+        weight_plane_stride=weights.planes.stride(0),
+        weight_out_feat_stride=weights.planes.stride(1),
+        output_batch_stride=output.stride(0),
+        output_feat_stride=math.prod(sizes),
+        output_pixel_stride=1,
+        norm_scale=fold(epsilon, alpha).norm_scale,
+        floor=fold(epsilon, alpha).floor,
+    )
+    return output

@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from nmn_export.kernels.aot import ARCHITECTURES
+from nmn_export.kernels.prepare import DTYPES
+from nmn_export.kernels.variants import MODES, variants
+from tests import enclosure
+from tests.cases import DenseCase, conv_case, dense_case
+from tests.kernels import host
+
+DENSE_NAMES = (
+    "odd-sizes",
+    "one-past-a-power-of-two",
+    "no-leading-axis",
+    "alpha-zero",
+    "near",
+    "near-alpha-negative",
+    "spherical",
+    "spherical-no-bias",
+)
+CONV_NAMES = (
+    "one-past-a-power-of-two",
+    "1d",
+    "3d",
+    "pointwise",
+    "depthwise-multiplied",
+    "near-group",
+    "near-alpha-negative",
+    "alpha-zero",
+)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        DenseCase("seven-features", batch=(5,), in_features=7, out_features=9),
+        DenseCase("three-planes", batch=(2,), in_features=48, out_features=67, alpha=-1.0),
+        *map(dense_case, DENSE_NAMES),
+    ],
+    ids=lambda case: case.id,
+)
+def test_dense_of_any_size_keeps_what_is_promised(case: DenseCase, dtype: torch.dtype) -> None:
+    arguments = case.arguments(dtype)
+    enclosure.assert_near_exact(host.dense(*arguments), case, arguments)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case_id", CONV_NAMES)
+def test_conv_of_any_size_keeps_what_is_promised(case_id: str, dtype: torch.dtype) -> None:
+    case = conv_case(case_id)
+    arguments = case.arguments(dtype)
+    enclosure.assert_near_exact(host.conv(*arguments), case, arguments)
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+def test_what_general_kernels_are_promised(capability: int) -> None:
+    promised = {"row_norm": set(), "yat_dense": {"weight_out_feat_stride"}}
+    promised["yat_conv"] = {"weight_plane_stride", "weight_out_feat_stride"}
+    general = [v for v in variants(capability) if "_general" in v.name]
+    assert len(general) == 3 + 4 * len(MODES) + 2 * len(MODES)
+    for variant in general:
+        numbers = {p for p in variant.divisible if not variant.types[p].startswith("*")}
+        assert numbers == promised["_".join(variant.name.split("_")[:2])], variant.name
+        assert variant.constants.get("EVEN", False) is False
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+def test_what_a_host_without_pytorch_needs_is_there(capability: int) -> None:
+    names = {variant.name for variant in variants(capability)}
+    for dtype in host.NAMES.values():
+        assert {f"prepare_weight_{dtype}", f"pack_pixels_{dtype}"} <= names
+        assert {f"row_norm_{dtype}", f"row_norm_{dtype}_general"} <= names
