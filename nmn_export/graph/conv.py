@@ -128,7 +128,18 @@ def YatConv(
     kappa, quarter, bound = Scales(epsilon=epsilon, alpha=alpha)
     w = W * kappa
     b = B * kappa
-    g = op.Conv(X, w, b, strides=strides, pads=pads, dilations=dilations, group=group)
+    g = op.Conv(
+        X,
+        w,
+        b,
+        # The weight says the same. But TensorRT's parser does not look references to attributes of
+        # a function up: it refuses this one, where it would take all strides and dilations for 1.
+        kernel_shape=kernel_shape,
+        strides=strides,
+        pads=pads,
+        dilations=dilations,
+        group=group,
+    )
     row = PatchNorm(
         X,
         W,
