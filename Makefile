@@ -5,17 +5,30 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint types bench gpu kernels clean
+# What the plugin library is made of: compute capabilities to compile kernels for, and TensorRT's
+# headers. Without any on the system, those of TensorRT 10.14 are fetched: NVIDIA's own, Apache-2.0.
+ARCHS ?= 80,89,90,120
+KERNELS := build/kernels/manifest.json
+TENSORRT_INCLUDE_DIR ?= $(patsubst %/NvInferRuntime.h,%,$(firstword $(wildcard \
+	/usr/include/NvInferRuntime.h /usr/include/*-linux-gnu/NvInferRuntime.h \
+	/usr/local/tensorrt/include/NvInferRuntime.h)))
+ifeq ($(TENSORRT_INCLUDE_DIR),)
+TENSORRT_INCLUDE_DIR := build/headers/kernel_lens/include/tensorrt
+endif
+LIBRARY := nmn_export/engine/libnmn_plugin.so
+
+.PHONY: demo test lint types bench gpu kernels plugin wheel clean
 
 demo: $(INSTALLED)  ## train, export, run and check a small network, and AetherResNet-18
 	$(BIN)/python -m examples.demo
 
-test: $(INSTALLED)  ## the test suite
+test: $(LIBRARY)  ## the test suite
 	$(BIN)/python -m pytest -n 2
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror plugins/*/*.h plugins/*/*.cpp
 
 types: $(INSTALLED)
 	$(BIN)/mypy
@@ -26,11 +39,30 @@ bench: $(INSTALLED)  ## ONNX Runtime on the CPU: ours, the linear twin, the naiv
 gpu:  ## the fused kernels, on a machine with a GPU, PyTorch and Triton, and nothing installed
 	$(PYTHON) -m benchmarks.gpu
 
-kernels: $(INSTALLED)  ## compile them ahead of time and audit them, without a GPU
-	$(BIN)/nmn-export kernels build --arch 80,89,90 -o build/kernels
+kernels: $(KERNELS)  ## compile them ahead of time and audit them, without a GPU
+
+$(KERNELS): $(INSTALLED) $(wildcard nmn_export/kernels/*.py)
+	$(BIN)/nmn-export kernels build --arch $(ARCHS) -o build/kernels
+
+plugin: $(LIBRARY)  ## the library of TensorRT plugins, without a GPU; TENSORRT_INCLUDE_DIR, ARCHS
+
+$(LIBRARY): $(KERNELS) $(TENSORRT_INCLUDE_DIR)/NvInferRuntime.h $(wildcard plugins/* plugins/*/*)
+	@command -v cmake g++ >/dev/null || \
+		{ echo "error: The plugin library needs g++ and cmake. Install them."; exit 2; }
+	cmake -S plugins -B build/plugin -DTENSORRT_INCLUDE_DIR=$(abspath $(TENSORRT_INCLUDE_DIR)) \
+		-DNMN_KERNELS=$(abspath build/kernels) -DPython3_EXECUTABLE=$(abspath $(BIN)/python)
+	cmake --build build/plugin --parallel 2
+	cp build/plugin/libnmn_plugin.so $@
+
+build/headers/kernel_lens/include/tensorrt/NvInferRuntime.h: $(INSTALLED)
+	$(PIP) install --no-deps --upgrade --target build/headers kernel-lens==2.0.1
+	@touch $@
+
+wheel: $(LIBRARY)  ## a wheel with the library in it, in dist/
+	$(PIP) wheel --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build dist $(LIBRARY)
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -38,7 +70,7 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	@echo "making $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "installing PyTorch" && $(PIP) install torch==2.13.0 -c constraints.txt
-	@echo "installing nmn_export" && $(PIP) install -e '.[cpu,nmn,demo,test]' -c constraints.txt
+	@echo "installing nmn_export" && $(PIP) install -e '.[cpu,nmn,demo,test,tensorrt-rtx]' -c constraints.txt
 	@# The older release of nmn that adapt() knows, beside the current one, as an oracle for tests.
 	@$(PIP) install --upgrade --no-deps --target $(VENV)/nmn-0.2.24 nmn==0.2.24
 	@touch $@

@@ -46,22 +46,34 @@ def assert_near_exact(
         bias_in_distance: Whether the program adds the bias before it takes the dot product from
             the norms, so that the distance has no more digits than the bias leaves it.
     """
-    parts = _dense_parts(arguments) if isinstance(case, DenseCase) else _conv_parts(arguments)
-    assert y.shape == parts.exact.shape
-    low, high = _interval(y.dtype, parts, case.epsilon, case.alpha, bias_in_distance)
-    assert (
-        ((low <= parts.exact) & (parts.exact <= high))
-        .logical_or(parts.exact.abs() > torch.finfo(y.dtype).max)
-        .all()
-    ), "the interval is wrong: the exact value is not in it"
+    low, exact, high = bounds(y.dtype, case, arguments, bias_in_distance=bias_in_distance)
+    assert y.shape == exact.shape
     wrong = ~((low <= y.double()) & (y.double() <= high))
     if wrong.any():
         at = tuple(wrong.nonzero()[0].tolist())
         raise AssertionError(
             f"{int(wrong.sum())} of {y.numel()} elements are too far from exact; at {at} "
             f"{y[at].item():.9g} is not in [{low[at].item():.9g}, {high[at].item():.9g}], "
-            f"exact is {parts.exact[at].item():.9g}"
+            f"exact is {exact[at].item():.9g}"
         )
+
+
+def bounds(
+    dtype: torch.dtype,
+    case: DenseCase | ConvCase,
+    arguments: tuple[object, ...],
+    *,
+    bias_in_distance: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the least, the exact and the largest output, in float64; see `assert_near_exact`."""
+    parts = _dense_parts(arguments) if isinstance(case, DenseCase) else _conv_parts(arguments)
+    low, high = _interval(dtype, parts, case.epsilon, case.alpha, bias_in_distance)
+    assert (
+        ((low <= parts.exact) & (parts.exact <= high))
+        .logical_or(parts.exact.abs() > torch.finfo(dtype).max)
+        .all()
+    ), "the interval is wrong: the exact value is not in it"
+    return low, parts.exact, high
 
 
 def _interval(

@@ -1,0 +1,57 @@
+//! YatConv: YatDense over the patches of an image, in one to three dimensions.
+#pragma once
+
+#include "scaling.h"
+#include "weights.h"
+#include "yat_op.h"
+
+#include <array>
+
+namespace nmn::plugin
+{
+
+//! One number for the depth, the height and the width, 1 or 0 where an image has no such axis.
+using Axes = std::array<int32_t, 3>;
+
+//! YatConv with its attributes.
+//!
+//! The input is [B, C, *S]. The weight is [O, C / group, *K], or as planes [P, O, taps · C'], C'
+//! being C / group padded to a multiple of 16. The output is [B, O, *S'].
+class Conv final : public YatOp
+{
+public:
+    static constexpr char const* kNAME = "YatConv";
+    static std::vector<nvinfer1::PluginField> attributes();
+
+    explicit Conv(FieldReader const& fields);
+
+    void write(FieldWriter& fields) const override;
+    int32_t nbPreparedInputs() const override;
+    nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const& x, nvinfer1::DimsExprs const& weight,
+        bool prepared, nvinfer1::IExprBuilder& builder) const override;
+    bool wantsChannelsLast(Call const& call) const override;
+    nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType type) const override;
+    void check(Call const& call) const override;
+    bool takes(Kernel const& kernel, Call const& call) const override;
+    Kernel const& choose(std::vector<Kernel const*> const& candidates, Call const& call,
+        int32_t processors) const override;
+    Steps steps(Kernel const& main, Call const& call) const override;
+    size_t workspaceSize(Kernel const& main, Call const& call) const override;
+    void enqueue(Call const& call, LoadedSteps const& steps, int32_t processors,
+        void const* const* inputs, void* output, void* workspace, CUstream stream) const override;
+
+private:
+    struct Problem;
+    struct Scratch;
+
+    int32_t rank() const;
+
+    Scaling mScaling;
+    std::vector<int32_t> mKernelShape;
+    std::vector<int32_t> mStrides;
+    std::vector<int32_t> mPads;
+    std::vector<int32_t> mDilations;
+    int32_t mGroup;
+};
+
+} // namespace nmn::plugin

@@ -1,0 +1,85 @@
+//! Sizes of a call of YatConv.
+#pragma once
+
+#include "conv.h"
+#include "kernel.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+namespace nmn::plugin
+{
+
+constexpr int32_t kMOST_AXES = 3;
+
+//! Spread the entries of `values` over the last axes.
+inline Axes spread(std::vector<int32_t> const& values, int32_t otherwise)
+{
+    Axes axes{otherwise, otherwise, otherwise};
+    std::copy_backward(values.begin(), values.end(), axes.end());
+    return axes;
+}
+
+inline int64_t volume(Axes const& axes)
+{
+    return std::accumulate(axes.begin(), axes.end(), int64_t{1}, std::multiplies<int64_t>());
+}
+
+//! Sizes of a call.
+struct Conv::Problem
+{
+    int64_t batch;
+    int64_t group;
+    int64_t features; //!< Of a group.
+    int64_t filters;  //!< Of a group.
+    Axes size;
+    Axes outSize;
+    Axes kernel;
+
+    Problem(Conv const& conv, Call const& call)
+        : batch(call.x.d[0]), group(conv.mGroup), features(call.x.d[1] / conv.mGroup),
+          filters(call.weight.d[call.prepared ? 1 : 0] / conv.mGroup), size{1, 1, 1},
+          outSize{1, 1, 1}, kernel(spread(conv.mKernelShape, 1))
+    {
+        int32_t const rank = conv.rank();
+        for (int32_t i = 0; i < rank; ++i)
+        {
+            int64_t const width = call.x.d[2 + i];
+            int64_t const reach = conv.mDilations[i] * (conv.mKernelShape[i] - int64_t{1});
+            int64_t const room = width + conv.mPads[i] + conv.mPads[rank + i] - reach - 1;
+            size[kMOST_AXES - rank + i] = static_cast<int32_t>(width);
+            outSize[kMOST_AXES - rank + i]
+                = room < 0 ? 0 : static_cast<int32_t>(room / conv.mStrides[i] + 1);
+        }
+    }
+
+    int64_t pixels() const
+    {
+        return batch * volume(size);
+    }
+
+    int64_t patches() const
+    {
+        return batch * volume(outSize);
+    }
+
+    WeightShape weight() const
+    {
+        return {group * filters, features, volume(kernel)};
+    }
+
+    int64_t tiles(Kernel const& main) const
+    {
+        return ceilDiv(patches(), main.constant("BLOCK_SIZE_M"))
+               * ceilDiv(filters, main.constant("BLOCK_SIZE_N"));
+    }
+
+    //! Whether 16 bytes can be copied at a time, of the input and of the output.
+    bool isAligned() const
+    {
+        return features % kALIGNMENT == 0 && filters % kALIGNMENT == 0;
+    }
+};
+
+} // namespace nmn::plugin

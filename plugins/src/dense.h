@@ -1,0 +1,43 @@
+//! YatDense: y = α (⟨x, w⟩ + b)² / (max(‖x‖² + ‖w‖² − 2⟨x, w⟩, 0) + ε) for every row of the input.
+#pragma once
+
+#include "scaling.h"
+#include "weights.h"
+#include "yat_op.h"
+
+namespace nmn::plugin
+{
+
+//! YatDense with its attributes.
+//!
+//! The input is [..., K]. The weight is [N, K], or as planes [P, N, K'], K' being K padded to a
+//! multiple of 16. The output is [..., N].
+class Dense final : public YatOp
+{
+public:
+    static constexpr char const* kNAME = "YatDense";
+    static std::vector<nvinfer1::PluginField> attributes();
+
+    explicit Dense(FieldReader const& fields);
+
+    void write(FieldWriter& fields) const override;
+    int32_t nbPreparedInputs() const override;
+    nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const& x, nvinfer1::DimsExprs const& weight,
+        bool prepared, nvinfer1::IExprBuilder& builder) const override;
+    bool wantsChannelsLast(Call const& call) const override;
+    nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType type) const override;
+    void check(Call const& call) const override;
+    bool takes(Kernel const& kernel, Call const& call) const override;
+    Kernel const& choose(std::vector<Kernel const*> const& candidates, Call const& call,
+        int32_t processors) const override;
+    Steps steps(Kernel const& main, Call const& call) const override;
+    size_t workspaceSize(Kernel const& main, Call const& call) const override;
+    void enqueue(Call const& call, LoadedSteps const& steps, int32_t processors,
+        void const* const* inputs, void* output, void* workspace, CUstream stream) const override;
+
+private:
+    Scaling mScaling;
+    bool mSpherical;
+};
+
+} // namespace nmn::plugin

@@ -1,0 +1,176 @@
+#include "yat_plugin.h"
+
+namespace nmn::plugin
+{
+namespace
+{
+
+using nvinfer1::PluginTensorDesc;
+
+constexpr int32_t kSUCCESS = 0;
+constexpr int32_t kFAILURE = 1;
+
+Kernel const& byTactic(int32_t tactic)
+{
+    for (Kernel const& kernel : kernels())
+    {
+        if (kernel.tactic == tactic)
+        {
+            return kernel;
+        }
+    }
+    throw refusal("the engine was built with a kernel that this library does not have (tactic ",
+        tactic, "); use the library it was built with, or build it again");
+}
+
+} // namespace
+
+YatPlugin::YatPlugin(char const* name, std::shared_ptr<YatOp const> op)
+    : mName(name), mOp(std::move(op)), mNotLoaded("no shapes were set")
+{
+    mOp->write(mFields);
+    mAttributes = mFields.text();
+    mTimingCacheId = mAttributes + " kernels=" + kMANIFEST_HASH;
+    mFields.add(kLAYOUT_FIELD, std::vector<int32_t>{kLAYOUT});
+}
+
+nvinfer1::IPluginCapability* YatPlugin::getCapabilityInterface(
+    nvinfer1::PluginCapabilityType type) noexcept
+{
+    switch (type)
+    {
+    case nvinfer1::PluginCapabilityType::kCORE:
+        return static_cast<nvinfer1::IPluginV3OneCore*>(this);
+    case nvinfer1::PluginCapabilityType::kBUILD:
+        return static_cast<nvinfer1::IPluginV3OneBuild*>(this);
+    case nvinfer1::PluginCapabilityType::kRUNTIME:
+        return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
+    }
+    logError("this TensorRT asks for an interface that the library does not know (number "
+             + std::to_string(static_cast<int32_t>(type)) + "); use a library built for it");
+    return nullptr;
+}
+
+nvinfer1::IPluginV3* YatPlugin::clone() noexcept
+{
+    return guarded("clone", static_cast<nvinfer1::IPluginV3*>(nullptr),
+        [this]() -> nvinfer1::IPluginV3*
+        {
+            auto copy = std::make_unique<YatPlugin>(mName, mOp);
+            copy->mTactics = mTactics;
+            copy->mTactic = mTactic;
+            return copy.release();
+        });
+}
+
+char const* YatPlugin::getPluginName() const noexcept
+{
+    return mName;
+}
+
+char const* YatPlugin::getPluginVersion() const noexcept
+{
+    return kVERSION;
+}
+
+char const* YatPlugin::getPluginNamespace() const noexcept
+{
+    return kNAMESPACE;
+}
+
+int32_t YatPlugin::setTactic(int32_t tactic) noexcept
+{
+    return guarded(mName, kFAILURE,
+        [&]
+        {
+            if (tactic != 0)
+            {
+                byTactic(tactic);
+            }
+            mTactic = tactic;
+            if (mCall)
+            {
+                load();
+            }
+            return kSUCCESS;
+        });
+}
+
+int32_t YatPlugin::onShapeChange(PluginTensorDesc const* in, int32_t nbInputs,
+    PluginTensorDesc const* /*out*/, int32_t /*nbOutputs*/) noexcept
+{
+    return guarded(mName, kFAILURE,
+        [&]
+        {
+            checkNbInputs(nbInputs);
+            auto call = std::make_unique<Call const>(in, nbInputs, in[kX].dims, in[kWEIGHT].dims);
+            mOp->check(*call);
+            // TensorRT also calls this where only an address has changed.
+            if (!mCall || !(*mCall == *call) || !mNotLoaded.empty())
+            {
+                mCall = std::move(call);
+                load();
+            }
+            return kSUCCESS;
+        });
+}
+
+//! Find the kernels of the call. That there are none, as on a machine without a GPU that builds
+//! engines for others, is an error only once they are to run.
+void YatPlugin::load()
+{
+    try
+    {
+        Context& context = Context::current();
+        mProcessors = context.processors();
+        Kernel const& main = mTactic == 0
+                                 ? mOp->choose(candidates(mName, *mOp, *mCall), *mCall, mProcessors)
+                                 : byTactic(mTactic);
+        mSteps = {};
+        mSteps.main = context.load(main.name);
+        Steps const steps = mOp->steps(*mSteps.main.kernel, *mCall);
+        auto const load = [&context](std::string const& name)
+        { return name.empty() ? Loaded{} : context.load(name); };
+        mSteps.weights = load(steps.weights);
+        mSteps.pixels = load(steps.pixels);
+        mSteps.norms = load(steps.norms);
+        if (!mOp->takes(*mSteps.main.kernel, *mCall))
+        {
+            throw refusal("kernel ", main.name, " does not take an input of ", toString(mCall->x));
+        }
+        mNotLoaded.clear();
+    }
+    catch (std::exception const& error)
+    {
+        mNotLoaded = error.what();
+    }
+}
+
+int32_t YatPlugin::enqueue(PluginTensorDesc const* /*inputDesc*/,
+    PluginTensorDesc const* /*outputDesc*/, void const* const* inputs, void* const* outputs,
+    void* workspace, cudaStream_t stream) noexcept
+{
+    return guarded(mName, kFAILURE,
+        [&]
+        {
+            if (!mNotLoaded.empty())
+            {
+                throw std::runtime_error(mNotLoaded);
+            }
+            mOp->enqueue(*mCall, mSteps, mProcessors, inputs, outputs[0], workspace, stream);
+            return kSUCCESS;
+        });
+}
+
+nvinfer1::IPluginV3* YatPlugin::attachToContext(
+    nvinfer1::IPluginResourceContext* /*context*/) noexcept
+{
+    return clone();
+}
+
+nvinfer1::PluginFieldCollection const* YatPlugin::getFieldsToSerialize() noexcept
+{
+    return mFields.collection();
+}
+
+} // namespace nmn::plugin

@@ -1,0 +1,34 @@
+//! Attributes and tensors that tests begin with.
+#pragma once
+
+#include "plugin_host.h"
+
+namespace nmn::plugin::test
+{
+
+using Sizes = std::vector<int64_t>;
+
+inline Fields denseFields(float epsilon = 1e-3F, float alpha = 1.F, int32_t spherical = 0)
+{
+    Fields fields;
+    fields.number("epsilon", epsilon).number("alpha", alpha).integers("spherical", {spherical});
+    return fields;
+}
+
+inline Fields convFields(std::vector<int32_t> kernel = {3, 3},
+    std::vector<int32_t> strides = {2, 1}, std::vector<int32_t> pads = {1, 0, 1, 2},
+    std::vector<int32_t> dilations = {1, 2}, int32_t group = 1)
+{
+    Fields fields;
+    fields.number("epsilon", 1e-3F).number("alpha", 1.F).integers("kernel_shape", kernel);
+    fields.integers("strides", strides).integers("pads", pads);
+    fields.integers("dilations", dilations).integers("group", {group});
+    return fields;
+}
+
+inline std::vector<Tensor> raw(nvinfer1::DataType type, Sizes const& x, Sizes const& weight)
+{
+    return {{type, x}, {type, weight}, {type, {weight[0]}}};
+}
+
+} // namespace nmn::plugin::test

@@ -1,0 +1,84 @@
+"""What TensorRT may ask of the plugins, by the C++ test; and what the library says of itself."""
+
+import ctypes
+import json
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from nmn_export.ops import OPS
+from tests.plugins.fake_device import KERNELS, PLUGIN
+
+LIBRARY = PLUGIN / "libnmn_plugin.so"
+TEST = PLUGIN / "nmn_plugin_test"
+
+NOT_NVIDIAS = {"libc", "libm", "libstdc++", "libgcc_s", "linux-vdso", "ld-linux-x86-64", "libdl"}
+
+
+def test_contract():
+    done = subprocess.run([TEST, LIBRARY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.endswith(" 0 failed\n")
+
+
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
+def test_contract_under_valgrind():
+    command = ["valgrind", "--error-exitcode=9", "--leak-check=full", "-q", TEST, LIBRARY]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_cases_without_a_driver_are_an_error(tmp_path):
+    done = subprocess.run([TEST, LIBRARY, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: the CUDA driver has no cuInit" in done.stdout
+
+
+def test_description():
+    library = ctypes.CDLL(str(LIBRARY))
+    library.nmnPluginDescription.restype = ctypes.c_char_p
+    told = json.loads(library.nmnPluginDescription())
+    manifest = json.loads((KERNELS / "manifest.json").read_text())
+    assert told["version"] == metadata.version("nmn-export")
+    assert told["triton"] == manifest["triton"]
+    assert told["kernels"] == len(manifest["kernels"])
+    assert told["capabilities"] == sorted({k["capability"] for k in manifest["kernels"]})
+    # What the ONNX nodes carry is what the plugins are made from.
+    assert told["ops"] == {name: list(spec.attributes) for name, spec in OPS.items()}
+
+
+def test_the_library_needs_nothing_of_nvidias():
+    listing = subprocess.run(["ldd", LIBRARY], capture_output=True, text=True, check=True).stdout
+    names = {
+        line.split()[0].rpartition("/")[2].partition(".so")[0] for line in listing.splitlines()
+    }
+    assert names <= NOT_NVIDIAS
+
+
+def test_the_library_shows_three_functions():
+    command = ["nm", "-D", "--defined-only", LIBRARY]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    shown = {line.split()[2] for line in listing.splitlines()}
+    assert shown == {"getCreators", "setLoggerFinder", "nmnPluginDescription"}
+
+
+def test_kernels_that_are_not_as_the_manifest_says(tmp_path):
+    shutil.copytree(KERNELS, tmp_path / "kernels")
+    cubin = next((tmp_path / "kernels/sm_80").glob("*.cubin"))
+    cubin.write_bytes(cubin.read_bytes()[:-1])
+    command = [sys.executable, "plugins/embed.py", tmp_path / "kernels", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "build the kernels again" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_headers_that_are_missing(tmp_path):
+    command = ["cmake", "-S", "plugins", "-B", tmp_path, f"-DTENSORRT_INCLUDE_DIR={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "TensorRT's headers must be found" in done.stderr
