@@ -45,6 +45,9 @@ private:
     struct Scratch;
 
     int32_t rank() const;
+    void setGeometry(Arguments& arguments, Problem const& problem, bool isChannelsLast) const;
+    static void launchPixels(Loaded const& kernel, Problem const& problem, void const* input,
+        Scratch const& scratch, CUstream stream);
 
     Scaling mScaling;
     std::vector<int32_t> mKernelShape;

@@ -94,6 +94,43 @@ size_t Conv::workspaceSize(Kernel const& /*main*/, Call const& call) const
     return workspace.size();
 }
 
+//! Bring the input to channels last and take the norms of its pixels, in the stream.
+void Conv::launchPixels(Loaded const& kernel, Problem const& problem, void const* input,
+    Scratch const& scratch, CUstream stream)
+{
+    Arguments arguments;
+    arguments[Parameter::input_pointer] = input;
+    arguments[Parameter::output_pointer] = scratch.pixels;
+    arguments[Parameter::norm_pointer] = scratch.norms;
+    arguments[Parameter::pixel_dim] = static_cast<int32_t>(volume(problem.size));
+    arguments[Parameter::feat_dim] = static_cast<int32_t>(problem.features);
+    arguments[Parameter::padded_feat_dim] = static_cast<int32_t>(problem.features);
+    int32_t const block = kernel.kernel->constant("BLOCK_SIZE_PIXEL");
+    Grid const grid{problem.batch * ceilDiv(volume(problem.size), block), problem.group};
+    launch(*kernel.kernel, kernel.function, grid, arguments, stream);
+}
+
+//! Say where patches lie in the input, and their results in the output.
+void Conv::setGeometry(Arguments& arguments, Problem const& problem, bool isChannelsLast) const
+{
+    using P = Parameter;
+    setAxes(arguments, {P::depth_dim, P::height_dim, P::width_dim}, problem.size);
+    setAxes(arguments, {P::out_depth_dim, P::out_height_dim, P::out_width_dim}, problem.outSize);
+    setAxes(arguments, {P::kernel_depth, P::kernel_height, P::kernel_width}, problem.kernel);
+    setAxes(arguments, {P::depth_stride, P::height_stride, P::width_stride},
+        spread(mStrides, rank(), 1));
+    setAxes(arguments, {P::depth_pad, P::height_pad, P::width_pad}, spread(mPads, rank(), 0));
+    setAxes(arguments, {P::depth_dilation, P::height_dilation, P::width_dilation},
+        spread(mDilations, rank(), 1));
+    int64_t const outPixels = volume(problem.outSize);
+    int64_t const outChannels = problem.group * problem.filters;
+    arguments[P::input_pixel_stride] = static_cast<int32_t>(problem.group * problem.features);
+    arguments[P::norm_pixel_stride] = static_cast<int32_t>(problem.group);
+    arguments[P::output_batch_stride] = static_cast<int32_t>(outChannels * outPixels);
+    arguments[P::output_feat_stride] = static_cast<int32_t>(isChannelsLast ? 1 : outPixels);
+    arguments[P::output_pixel_stride] = static_cast<int32_t>(isChannelsLast ? outChannels : 1);
+}
+
 void Conv::enqueue(Call const& call, LoadedSteps const& steps, int32_t /*processors*/,
     void const* const* inputs, void* output, void* workspaceBase, CUstream stream) const
 {
@@ -110,7 +147,6 @@ void Conv::enqueue(Call const& call, LoadedSteps const& steps, int32_t /*process
         prepareWeights(
             steps.weights, call, weight, mScaling, false, inputs, scratch.weights, stream);
     }
-    int64_t const channels = problem.group * problem.features;
     if (call.channelsLast)
     {
         launchNorms(steps.norms,
@@ -119,17 +155,7 @@ void Conv::enqueue(Call const& call, LoadedSteps const& steps, int32_t /*process
     }
     else
     {
-        Kernel const& pack = *steps.pixels.kernel;
-        Arguments arguments;
-        arguments[Parameter::input_pointer] = inputs[kX];
-        arguments[Parameter::output_pointer] = scratch.pixels;
-        arguments[Parameter::norm_pointer] = scratch.norms;
-        arguments[Parameter::pixel_dim] = static_cast<int32_t>(volume(problem.size));
-        arguments[Parameter::feat_dim] = static_cast<int32_t>(problem.features);
-        arguments[Parameter::padded_feat_dim] = static_cast<int32_t>(problem.features);
-        int64_t const blocks
-            = problem.batch * ceilDiv(volume(problem.size), pack.constant("BLOCK_SIZE_PIXEL"));
-        launch(pack, steps.pixels.function, {blocks, problem.group}, arguments, stream);
+        launchPixels(steps.pixels, problem, inputs[kX], scratch, stream);
     }
 
     using P = Parameter;
@@ -143,23 +169,9 @@ void Conv::enqueue(Call const& call, LoadedSteps const& steps, int32_t /*process
     arguments[P::patch_dim] = static_cast<int32_t>(problem.patches());
     arguments[P::in_feat_dim] = static_cast<int32_t>(problem.features);
     arguments[P::out_feat_dim] = static_cast<int32_t>(problem.filters);
-    setAxes(arguments, {P::depth_dim, P::height_dim, P::width_dim}, problem.size);
-    setAxes(arguments, {P::out_depth_dim, P::out_height_dim, P::out_width_dim}, problem.outSize);
-    setAxes(arguments, {P::kernel_depth, P::kernel_height, P::kernel_width}, problem.kernel);
-    setAxes(arguments, {P::depth_stride, P::height_stride, P::width_stride}, spread(mStrides, 1));
-    std::vector<int32_t> const pads(mPads.begin(), mPads.begin() + rank());
-    setAxes(arguments, {P::depth_pad, P::height_pad, P::width_pad}, spread(pads, 0));
-    setAxes(arguments, {P::depth_dilation, P::height_dilation, P::width_dilation},
-        spread(mDilations, 1));
-    int64_t const outPixels = volume(problem.outSize);
-    int64_t const outChannels = problem.group * problem.filters;
-    arguments[P::input_pixel_stride] = static_cast<int32_t>(channels);
-    arguments[P::norm_pixel_stride] = static_cast<int32_t>(problem.group);
+    setGeometry(arguments, problem, call.channelsLast);
     arguments[P::weight_plane_stride] = static_cast<int32_t>(weight.planeStride());
     arguments[P::weight_out_feat_stride] = static_cast<int32_t>(weight.rowStride());
-    arguments[P::output_batch_stride] = static_cast<int32_t>(outChannels * outPixels);
-    arguments[P::output_feat_stride] = static_cast<int32_t>(call.channelsLast ? 1 : outPixels);
-    arguments[P::output_pixel_stride] = static_cast<int32_t>(call.channelsLast ? outChannels : 1);
     arguments[P::norm_scale] = mScaling.normScale;
     arguments[P::floor] = mScaling.floor;
     Kernel const& main = *steps.main.kernel;

@@ -13,11 +13,11 @@ namespace nmn::plugin
 
 constexpr int32_t kMOST_AXES = 3;
 
-//! Spread the entries of `values` over the last axes.
-inline Axes spread(std::vector<int32_t> const& values, int32_t otherwise)
+//! Spread the first numbers of `values`, one for each of `rank` axes, over the last axes.
+inline Axes spread(std::vector<int32_t> const& values, int32_t rank, int32_t otherwise)
 {
     Axes axes{otherwise, otherwise, otherwise};
-    std::copy_backward(values.begin(), values.end(), axes.end());
+    std::copy_n(values.begin(), rank, axes.end() - rank);
     return axes;
 }
 
@@ -40,7 +40,7 @@ struct Conv::Problem
     Problem(Conv const& conv, Call const& call)
         : batch(call.x.d[0]), group(conv.mGroup), features(call.x.d[1] / conv.mGroup),
           filters(call.weight.d[call.prepared ? 1 : 0] / conv.mGroup), size{1, 1, 1},
-          outSize{1, 1, 1}, kernel(spread(conv.mKernelShape, 1))
+          outSize{1, 1, 1}, kernel(spread(conv.mKernelShape, conv.rank(), 1))
     {
         int32_t const rank = conv.rank();
         for (int32_t i = 0; i < rank; ++i)

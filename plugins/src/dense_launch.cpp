@@ -79,6 +79,36 @@ struct Scratch
     }
 };
 
+//! All that the kernels take, α and ε aside; each takes what it has parameters for.
+Arguments argumentsOf(DenseProblem const& problem, Call const& call, Scratch const& scratch,
+    void const* x, void* output)
+{
+    WeightShape const weight = problem.weight();
+    Arguments arguments;
+    Matrix const input{x, problem.batch, problem.features, problem.features};
+    Matrix const planes{scratch.weights.planes, call.planes() * weight.rows, weight.rowStride(),
+        weight.rowStride()};
+    arguments[Parameter::input_source] = input;
+    arguments[Parameter::input_pointer] = input.data;
+    arguments[Parameter::norm_pointer] = scratch.norms;
+    arguments[Parameter::weight_source] = planes;
+    arguments[Parameter::weight_pointer] = planes.data;
+    arguments[Parameter::column_term_pointer] = scratch.weights.columnTerm;
+    arguments[Parameter::column_scale_pointer] = scratch.weights.columnScale;
+    arguments[Parameter::bias_pointer] = scratch.weights.columnBias;
+    arguments[Parameter::output_pointer] = output;
+    arguments[Parameter::partial_pointer] = scratch.partial;
+    arguments[Parameter::partial_norm_pointer] = scratch.partialNorms;
+    arguments[Parameter::arrival_pointer] = scratch.arrivals;
+    arguments[Parameter::batch_dim] = static_cast<int32_t>(problem.batch);
+    arguments[Parameter::out_feat_dim] = static_cast<int32_t>(problem.outputs);
+    arguments[Parameter::in_feat_dim] = static_cast<int32_t>(problem.features);
+    arguments[Parameter::input_batch_stride] = static_cast<int32_t>(problem.features);
+    arguments[Parameter::weight_out_feat_stride] = static_cast<int32_t>(weight.rowStride());
+    arguments[Parameter::output_batch_stride] = static_cast<int32_t>(problem.outputs);
+    return arguments;
+}
+
 } // namespace
 
 bool Dense::takes(Kernel const& kernel, Call const& call) const
@@ -168,28 +198,7 @@ void Dense::enqueue(Call const& call, LoadedSteps const& steps, int32_t processo
             scratch.norms, stream);
     }
 
-    Arguments arguments;
-    Matrix const input{inputs[kX], problem.batch, problem.features, problem.features};
-    Matrix const planes{scratch.weights.planes, call.planes() * weight.rows, weight.rowStride(),
-        weight.rowStride()};
-    arguments[Parameter::input_source] = input;
-    arguments[Parameter::input_pointer] = input.data;
-    arguments[Parameter::norm_pointer] = scratch.norms;
-    arguments[Parameter::weight_source] = planes;
-    arguments[Parameter::weight_pointer] = planes.data;
-    arguments[Parameter::column_term_pointer] = scratch.weights.columnTerm;
-    arguments[Parameter::column_scale_pointer] = scratch.weights.columnScale;
-    arguments[Parameter::bias_pointer] = scratch.weights.columnBias;
-    arguments[Parameter::output_pointer] = output;
-    arguments[Parameter::partial_pointer] = scratch.partial;
-    arguments[Parameter::partial_norm_pointer] = scratch.partialNorms;
-    arguments[Parameter::arrival_pointer] = scratch.arrivals;
-    arguments[Parameter::batch_dim] = static_cast<int32_t>(problem.batch);
-    arguments[Parameter::out_feat_dim] = static_cast<int32_t>(problem.outputs);
-    arguments[Parameter::in_feat_dim] = static_cast<int32_t>(problem.features);
-    arguments[Parameter::input_batch_stride] = static_cast<int32_t>(problem.features);
-    arguments[Parameter::weight_out_feat_stride] = static_cast<int32_t>(weight.rowStride());
-    arguments[Parameter::output_batch_stride] = static_cast<int32_t>(problem.outputs);
+    Arguments arguments = argumentsOf(problem, call, scratch, inputs[kX], output);
     arguments[Parameter::norm_scale] = mScaling.normScale;
     arguments[Parameter::floor] = mScaling.floor;
     if (isSplit(kernel))
