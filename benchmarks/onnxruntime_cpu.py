@@ -21,9 +21,9 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.contestants import NAMES, contestants
-from benchmarks.machine import machine
 from nmn_export.layers import YatConv2d, YatDense
 from nmn_export.models import aether_resnet18
+from nmn_export.report.machine import machine
 from nmn_export.report.timing import Timing, interleave
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.contestants import NAMES, contestants
-from benchmarks.machine import machine
 from nmn_export import check, export, run
 from nmn_export.models import AetherResNet, BasicBlock, aether_resnet18
 from nmn_export.report.compare import Comparison
+from nmn_export.report.machine import machine
 from nmn_export.report.render import comparison_table
 from nmn_export.report.timing import Timing, interleave
 

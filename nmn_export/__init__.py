@@ -5,7 +5,8 @@ import importlib.util
 import torch
 
 from nmn_export.adapt import adapt
-from nmn_export.api import Exported, check, export, parameter_hash, run
+from nmn_export.api import Exported, bench, check, export, parameter_hash, run
+from nmn_export.engine.build import BuilderOptions, Built, build
 from nmn_export.errors import CheckError, NmnExportError
 
 if torch.cuda.is_available() and importlib.util.find_spec("triton"):
@@ -14,10 +15,14 @@ if torch.cuda.is_available() and importlib.util.find_spec("triton"):
     register()
 
 __all__ = [
+    "BuilderOptions",
+    "Built",
     "CheckError",
     "Exported",
     "NmnExportError",
     "adapt",
+    "bench",
+    "build",
     "check",
     "export",
     "parameter_hash",

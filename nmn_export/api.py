@@ -1,9 +1,8 @@
-"""The three verbs of the package: export, run, check."""
+"""The verbs of the package: export, run, check, bench; build is in `nmn_export.engine`."""
 
 import hashlib
-import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata as distributions
 from pathlib import Path
@@ -16,15 +15,19 @@ from torch import Tensor, nn
 from nmn_export.adapt import adapt
 from nmn_export.errors import CheckError, NmnExportError
 from nmn_export.graph.capture import DynamicAxes, capture
-from nmn_export.graph.file import METADATA_PREFIX, load, save, staged
+from nmn_export.graph.example import ExampleInputs, named, size_name, try_on
+from nmn_export.graph.file import EXAMPLE_SHAPES, METADATA_PREFIX, load, save, staged, stamp
 from nmn_export.graph.fold import fold
-from nmn_export.report.check import check_file
+from nmn_export.report.bench import Benchmark, BenchRequest
+from nmn_export.report.bench_process import measure_apart
+from nmn_export.report.check import check_engine, check_file
 from nmn_export.report.compare import Comparison, compare
 from nmn_export.report.inspect import provenance
 from nmn_export.runtime.arrays import Arrays, to_numpy
-from nmn_export.runtime.inputs import EXAMPLE_SHAPES, check_inputs
+from nmn_export.runtime.inputs import check_inputs
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner, Provider
 from nmn_export.runtime.pytorch import EagerRunner, TruthRunner
+from nmn_export.runtime.tensorrt import TensorRtRunner, is_engine
 
 DTYPES = {
     "float32": torch.float32,
@@ -34,8 +37,6 @@ DTYPES = {
 
 UNCHANGED = "unchanged"
 """In a file's metadata: the dtype of the model was not converted."""
-
-ExampleInputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,11 @@ def export(
     """
     path = Path(path)
     torch_dtype = _dtype(dtype)
-    inputs = _named(model, example_inputs, torch_dtype)
+    inputs = named(model, example_inputs, torch_dtype)
     folded = fold(adapt(model), torch_dtype)
-    _try(folded, inputs)
+    try_on(folded, inputs)
     axes: DynamicAxes = {
-        name: {axis: _size_name(name, axis, size) for axis, size in sizes.items()}
+        name: {axis: size_name(name, axis, size) for axis, size in sizes.items()}
         for name, sizes in (dynamic_shapes or {}).items()
     }
     if opset is None:
@@ -117,7 +118,7 @@ def export(
                     fix="Export with check=False (--no-check) and run `nmn-export check` on the "
                     "file to find the layer.",
                 )
-        _stamp(
+        stamp(
             file,
             {
                 **_versions(),
@@ -135,18 +136,30 @@ def export(
     return Exported(path, ops, parity, note)
 
 
-def run(path: str | Path, inputs: Arrays, provider: Provider = "cpu") -> Arrays:
-    """Run a file in ONNX Runtime.
+def run(
+    path: str | Path,
+    inputs: Arrays,
+    provider: Provider = "cpu",
+    *,
+    plugin_library: Path | None = None,
+    cuda_graph: bool = False,
+) -> Arrays:
+    """Run a file in ONNX Runtime, or an engine in TensorRT.
 
     Args:
-        path: A file that `export` wrote.
+        path: A file that `export` or `build` wrote.
         inputs: Arrays by name of input.
-        provider: `"cpu"` or `"cuda"`; if it cannot be had, that is an error.
+        provider: `"cpu"` or `"cuda"` for ONNX Runtime; if it cannot be had, that is an error.
+        plugin_library: Library of an engine's plugin layers; see `find_plugin_library`.
+        cuda_graph: Replay an engine as a CUDA graph.
 
     Raises:
-        NmnExportError: The file, the inputs or the provider will not do.
+        NmnExportError: The file, the inputs or the provider will not do, or an engine has no GPU.
     """
     path = Path(path)
+    if is_engine(path):
+        runner = TensorRtRunner(path, cuda_graph=cuda_graph, plugin_library=plugin_library)
+        return runner.run(inputs)
     check_inputs(load(path), inputs)
     return OnnxRuntimeRunner(path, provider).run(inputs)
 
@@ -156,27 +169,68 @@ def check(
     reference: nn.Module,
     inputs: Arrays | None = None,
     provider: Provider = "cpu",
+    *,
+    plugin_library: Path | None = None,
 ) -> list[Comparison]:
     """Compare a file in every runtime with float64 truth: as a whole, and each ⵟ layer by itself.
 
+    An engine, whose layers are fused, is compared as a whole.
+
     Args:
-        path: A file that `export` wrote.
+        path: A file that `export` or `build` wrote.
         reference: The model it was exported from.
         inputs: Arrays by name of input; drawn if `None`. Layers get inputs near their prototypes.
         provider: Where ONNX Runtime runs.
+        plugin_library: Library of an engine's plugin layers; see `find_plugin_library`.
 
     Raises:
-        NmnExportError: The file, the inputs, the reference or the provider will not do.
+        NmnExportError: The file, the inputs, the reference or the provider will not do, or an
+            engine has no GPU.
     """
     path = Path(path)
+    if is_engine(path):
+        runner = TensorRtRunner(path, plugin_library=plugin_library)
+        return check_engine(runner, _folded(reference, runner.origin), inputs)
     model = load(path)
-    return list(check_file(model, path, reference_for(model, reference), inputs, provider))
+    return list(check_file(model, path, _folded(reference, provenance(model)), inputs, provider))
 
 
-def reference_for(model: onnx.ModelProto, reference: nn.Module) -> nn.Module:
+def bench(
+    files: Sequence[str | Path],
+    inputs: Arrays | None = None,
+    *,
+    provider: Provider | None = None,
+    rounds: int = 50,
+    tolerance: float | None = None,
+    cuda_graph: bool = True,
+    plugin_library: Path | None = None,
+    on_round: Callable[[], object] = lambda: None,
+) -> Benchmark:
+    """Time files against each other, in turn in one run, in a process of its own.
+
+    Args:
+        files: ONNX files and engines that compute the same; the others are measured by the first.
+        inputs: Arrays by name of input; drawn if `None`.
+        provider: Where ONNX Runtime runs; on the GPU by default if there is an engine.
+        rounds: Turns of each file.
+        tolerance: Largest error of a file's outputs against the first's, infinite for files that
+            are meant to differ; by default the limit of the lowest precision among them.
+        cuda_graph: Replay engines as CUDA graphs.
+        plugin_library: Library of the engines' plugin layers; see `find_plugin_library`.
+        on_round: Called after each round, for a progress bar.
+
+    Raises:
+        NmnExportError: A file, the inputs or an option will not do, or an engine has no GPU.
+        CheckError: The outputs disagree; nothing is timed.
+    """
+    paths = tuple(map(Path, files))
+    request = BenchRequest(paths, inputs, provider, rounds, tolerance, cuda_graph, plugin_library)
+    return measure_apart(request, on_round)
+
+
+def _folded(reference: nn.Module, origin: Mapping[str, str]) -> nn.Module:
     """Return the model a file was exported from, folded, in the dtype of the file."""
-    dtype = provenance(model).get("dtype")
-    return fold(adapt(reference), DTYPES.get(dtype or ""))
+    return fold(adapt(reference), DTYPES.get(origin.get("dtype", "")))
 
 
 def parameter_hash(model: nn.Module) -> str:
@@ -199,43 +253,6 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
         got=dtype,
         fix="TensorRT builds 8-bit engines from a model with Q/DQ nodes, not from a flag.",
     )
-
-
-def _named(model: nn.Module, inputs: ExampleInputs, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Return the example inputs by name, and in the dtype of the export."""
-    if isinstance(inputs, Tensor):
-        inputs = (inputs,)
-    if not isinstance(inputs, Mapping):
-        arguments = list(inspect.signature(model.forward).parameters)
-        names = (
-            arguments if len(arguments) >= len(inputs) else [f"x{i}" for i in range(len(inputs))]
-        )
-        inputs = dict(zip(names, inputs, strict=False))
-    return {
-        name: t.to(dtype) if dtype is not None and t.is_floating_point() else t
-        for name, t in inputs.items()
-    }
-
-
-def _size_name(name: str, axis: int, size: object) -> str:
-    """Return the name of a size: a string, that of a `Dim`, or one made up for `Dim.DYNAMIC`."""
-    return size if isinstance(size, str) else str(getattr(size, "__name__", f"{name}_{axis}"))
-
-
-def _try(model: nn.Module, inputs: Mapping[str, Tensor]) -> None:
-    """Call the model once, so that inputs it does not take are not a matter of the exporter's."""
-    try:
-        with torch.inference_mode():
-            model(*inputs.values())
-    except NmnExportError:
-        raise
-    except Exception as error:
-        given = ", ".join(f"{name} {tuple(t.shape)}" for name, t in inputs.items())
-        raise NmnExportError(
-            "The model must run on the example inputs",
-            got=f"{given}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            fix="Give inputs of the shapes and dtypes it takes (--input NAME:2x3x224x224).",
-        ) from error
 
 
 def _parity(
@@ -266,11 +283,3 @@ def _save_valid(graph: ir.Model, file: Path) -> None:
 def _versions() -> dict[str, str]:
     packages = ("nmn-export", "torch", "onnx", "onnxscript", "onnx-ir")
     return {f"version.{package}": distributions.version(package) for package in packages}
-
-
-def _stamp(file: Path, entries: Mapping[str, str]) -> None:
-    """Write where a file comes from into it; its external data stays where it is."""
-    model = onnx.load(file, load_external_data=False)
-    for key, value in entries.items():
-        model.metadata_props.add(key=METADATA_PREFIX + key, value=value)
-    onnx.save(model, file)

@@ -13,6 +13,7 @@ class NmnExportError(Exception):
     exit_code = 2
 
     def __init__(self, rule: str, *, got: object, fix: str) -> None:
+        self.rule, self.got, self.fix = rule, str(got), fix
         message = f"{rule}; got {got}. {fix}"
         super().__init__(" ".join(message.split()))
 

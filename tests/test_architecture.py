@@ -101,16 +101,39 @@ def test_only_kernels_import_triton_and_nothing_imports_nmn() -> None:
         assert "triton" not in tops or path.is_relative_to(ROOT / PACKAGE / "kernels"), place(path)
 
 
+def test_tensorrt_is_imported_through_the_adapter_only() -> None:
+    """Named where it is imported, a package would be imported where it is missing, too."""
+    for path in SOURCES:
+        tops = {module.split(".")[0] for module in imported(path.read_text())}
+        assert not tops & {"tensorrt", "tensorrt_rtx"}, place(path)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_has_its_plugin(op: str) -> None:
+    for name in (f"{stem(op)}.h", f"{stem(op)}.cpp", f"{stem(op)}_launch.cpp"):
+        assert (ROOT / "plugins/src" / name).is_file(), f"{op} needs plugins/src/{name}"
+
+
+def stem(op: str) -> str:
+    """Return the name of an op's files."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", op.removeprefix("Yat")).lower()
+
+
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("room", ["ops", "layers", "graph"])
 def test_an_op_has_its_stem_in_every_room_and_in_the_tests_of_it(op: str, room: str) -> None:
-    stem = re.sub(r"(?<!^)(?=[A-Z])", "_", op.removeprefix("Yat")).lower()
-    for path in (ROOT / PACKAGE / room / f"{stem}.py", ROOT / "tests" / room / f"test_{stem}.py"):
+    name = stem(op)
+    for path in (ROOT / PACKAGE / room / f"{name}.py", ROOT / "tests" / room / f"test_{name}.py"):
         assert path.is_file(), f"{op} needs {place(path)}"
 
 
 def test_no_file_is_longer_than_can_be_read_at_once() -> None:
-    folders = (PACKAGE, "tests", "benchmarks", "examples")
-    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    folders = (PACKAGE, "tests", "benchmarks", "examples", "plugins")
+    files = [
+        path
+        for folder in folders
+        for ending in ("py", "cpp", "h")
+        for path in sorted((ROOT / folder).rglob(f"*.{ending}"))
+    ]
     lengths = {place(path): len(path.read_text().splitlines()) for path in files}
     assert {name: n for name, n in lengths.items() if n > MAX_LINES} == {}

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,9 @@ EXTERNAL_DATA_THRESHOLD = 1_800_000_000
 
 METADATA_PREFIX = "nmn_export."
 """Of the keys under which a file says where it comes from."""
+
+EXAMPLE_SHAPES = METADATA_PREFIX + "example_shapes"
+"""Metadata key of the shapes that the model was exported with: sizes it is known to take."""
 
 
 @contextmanager
@@ -92,6 +95,14 @@ def load(path: Path) -> onnx.ModelProto:
             fix="Do not load this file unless you trust its author; export it again.",
         ) from error
     return model
+
+
+def stamp(file: Path, entries: Mapping[str, str]) -> None:
+    """Write where a file comes from into it; its external data stays where it is."""
+    model = onnx.load(file, load_external_data=False)
+    for key, value in entries.items():
+        model.metadata_props.add(key=METADATA_PREFIX + key, value=value)
+    onnx.save(model, file)
 
 
 def _not_ours(path: Path, got: str) -> NmnExportError:

@@ -13,11 +13,12 @@ from nmn_export.ops import DOMAIN
 from nmn_export.report.compare import Comparison, compare
 from nmn_export.report.probe import Product, near_prototypes, one_node_model
 from nmn_export.runtime.arrays import Arrays, to_numpy
-from nmn_export.runtime.inputs import check_inputs, draw_inputs
+from nmn_export.runtime.inputs import check, check_inputs, draw, draw_inputs
 from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner, Provider
 from nmn_export.runtime.pytorch import EagerRunner, TruthRunner
 from nmn_export.runtime.runner import Runner
+from nmn_export.runtime.tensorrt import TensorRtRunner
 
 SEED = 0
 
@@ -51,6 +52,28 @@ def check_file(
     yield from compare("model", given, inputs, eager, truth, runtimes)
     for node, layer in layers:
         yield from _check_layer(model, node, layer, provider)
+
+
+def check_engine(
+    engine: TensorRtRunner, reference: nn.Module, inputs: Arrays | None
+) -> list[Comparison]:
+    """Compare an engine with the model it was built from, as a whole: its layers are fused.
+
+    Args:
+        engine: The engine.
+        reference: The folded module in the engine's dtype.
+        inputs: Inputs to compare on; if `None`, drawn in the shapes that the engine is tuned for.
+
+    Raises:
+        NmnExportError: The inputs do not fit, or the reference has other outputs.
+    """
+    given = "given" if inputs is not None else "random"
+    arrays = inputs if inputs is not None else draw(engine.inputs, SEED)
+    check(engine.inputs, arrays)
+    # The reference takes its arguments in order, and inputs need not come in it.
+    ordered = {value.name: arrays[value.name] for value in engine.inputs}
+    eager, truth = EagerRunner(reference), TruthRunner(reference)
+    return compare("model", given, ordered, eager, truth, [engine])
 
 
 def _check_layer(

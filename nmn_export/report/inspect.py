@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
+from nmn_export.engine.record import EngineRecord, ShapesRecord
+from nmn_export.engine.tensorrt_api import PLUGIN_LAYER
 from nmn_export.graph.file import METADATA_PREFIX
 from nmn_export.ops import DOMAIN, OPS, PLUGIN_ATTRIBUTES
 
@@ -81,6 +83,56 @@ def provenance(model: onnx.ModelProto) -> dict[str, str]:
         for p in model.metadata_props
         if p.key.startswith(METADATA_PREFIX)
     }
+
+
+def engine_facts(record: EngineRecord) -> list[tuple[str, str]]:
+    """Return what is known of an engine from its record: what it is, and how it was built.
+
+    Returns:
+        A name and a value for each fact, in the order in which they are told.
+    """
+    plugin = record.plugin
+    in_plugin = ", ".join(layer.name for layer in record.layers if layer.type == PLUGIN_LAYER)
+    facts = [
+        ("engine", f"{record.engine.file}, {record.engine.bytes:,} bytes, as it was built"),
+        ("sha256", record.engine.sha256),
+        ("model", f"{record.model.file}, sha256 {record.model.sha256}"),
+        (
+            "built with",
+            f"{record.tensorrt_package} {record.tensorrt}, nmn_export {record.nmn_export}",
+        ),
+        ("runs on", _capabilities(record)),
+        ("float32 products", "TF32 allowed" if record.tf32 else "no TF32"),
+        ("ⵟ ops in the plugin", f"{plugin.layers}{f': {in_plugin}' if in_plugin else ''}"),
+        ("ⵟ ops of standard ops", str(plugin.decomposed)),
+        *(("", f"{name}: {why}") for name, why in plugin.reasons.items()),
+    ]
+    if plugin.library is not None:
+        place = "in the engine" if plugin.embedded else "needed beside the engine"
+        facts.append(("plugin library", f"{plugin.library.file} {plugin.version}, {place}"))
+    for tensor in record.inputs:
+        bounds = record.profile.get(tensor.name)
+        shapes = "" if bounds is None else f", {_range(bounds)}"
+        facts.append(("input", f"{tensor.name} {tensor.dtype} {_sizes(tensor.shape)}{shapes}"))
+    for tensor in record.outputs:
+        facts.append(("output", f"{tensor.name} {tensor.dtype} {_sizes(tensor.shape)}"))
+    counts = ", ".join(f"{n} {kind}" for kind, n in sorted(record.layer_counts.items()))
+    return [*facts, ("layers", counts)]
+
+
+def _capabilities(record: EngineRecord) -> str:
+    if record.compute_capabilities:
+        return f"compute capability {', '.join(record.compute_capabilities)}"
+    return "the kind of GPU it was built on"
+
+
+def _range(shapes: ShapesRecord) -> str:
+    low, opt, high = (_sizes(sizes) for sizes in (shapes.min, shapes.opt, shapes.max))
+    return f"{low} to {high}, tuned for {opt}"
+
+
+def _sizes(shape: list[int]) -> str:
+    return "x".join("?" if size < 0 else str(size) for size in shape) or "scalar"
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, float | int | list[int]]:

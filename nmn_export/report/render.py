@@ -1,6 +1,7 @@
 """Reports as tables for people and as JSON for machines."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -8,10 +9,12 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from nmn_export.engine.record import EngineRecord
 from nmn_export.ops import OPS
+from nmn_export.report.bench import Benchmark, BenchRow
 from nmn_export.report.compare import Comparison
 from nmn_export.report.doctor import Finding
-from nmn_export.report.inspect import OpReport
+from nmn_export.report.inspect import OpReport, engine_facts
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
@@ -62,6 +65,63 @@ def op_json(reports: Sequence[OpReport], provenance: Mapping[str, str]) -> str:
     return json.dumps({"provenance": provenance, "ops": [asdict(r) for r in reports]}, indent=2)
 
 
+def engine_table(record: EngineRecord) -> Table:
+    """Return what is known of an engine, one fact a row."""
+    table = _table("", "", title=record.engine.file)
+    table.show_header = False
+    for name, value in engine_facts(record):
+        table.add_row(name, _plain(value))
+    return table
+
+
+def bench_table(result: Benchmark) -> Table:
+    """Return the files, one a row; seconds only of a GPU."""
+    on_gpu = result.device == "cuda"
+    seconds = ("GPU ms", "p20 to p80", "host ms") if on_gpu else ()
+    table = _table("file", "runtime", "error", "ratio", "95 %", *seconds)
+    for row in result.rows:
+        interval = row.times.ratio
+        table.add_row(
+            _plain(row.file),
+            row.runtime,
+            "" if row.error is None else f"{row.error:.1e}",
+            f"{interval.value:.3f}",
+            "" if row.error is None else f"{interval.low:.3f} to {interval.high:.3f}",
+            *_seconds(row),
+        )
+    return table
+
+
+def bench_notes(result: Benchmark) -> list[str]:
+    """Return in sentences what the table of a benchmark does not say."""
+    about, first = result.machine, result.rows[0]
+    place = (
+        f"{about['gpu']}, driver {about.get('driver', 'unknown')}"
+        if result.device == "cuda"
+        else f"{about['processor']}, {about['threads']} threads"
+    )
+    inputs = ", ".join(f"{name} {value}" for name, value in result.inputs.items())
+    agreement = (
+        "Outputs were not held to a tolerance."
+        if math.isinf(result.tolerance)
+        else f"Outputs agree with those of {first.file} to {result.tolerance:.0e}."
+    )
+    return [
+        f"Ratios are to {first.file}: medians of {result.rounds} turns in one run on {place}.",
+        f"Inputs: {inputs}, {'given' if result.given else 'drawn'}. {agreement}",
+        *(
+            f"{row.file} is launch-bound: the GPU waits for the host, and its time is the host's."
+            for row in result.rows
+            if row.times.launch_bound
+        ),
+    ]
+
+
+def bench_json(result: Benchmark) -> str:
+    """Return a benchmark; what is infinite is null."""
+    return json.dumps(_finite(asdict(result)), indent=2)
+
+
 def doctor_table(findings: Sequence[Finding]) -> Table:
     """Return what was found and what to do about the rest."""
     table = _table("", "what", "found", "needed for", "to get it")
@@ -75,6 +135,23 @@ def doctor_table(findings: Sequence[Finding]) -> Table:
 def doctor_json(findings: Sequence[Finding]) -> str:
     """Return what was found."""
     return json.dumps([asdict(f) for f in findings], indent=2)
+
+
+def _seconds(row: BenchRow) -> list[str]:
+    gpu, host = row.times.gpu, row.times.host
+    if gpu is None or host is None:
+        return []
+    spread = f"{gpu.p20 * 1e3:.4g} to {gpu.p80 * 1e3:.4g}"
+    return [f"{gpu.median * 1e3:.4g}", spread, f"{host.median * 1e3:.4g}"]
+
+
+def _finite(value: object) -> object:
+    """Return a value with null in the place of what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

@@ -1,91 +1,130 @@
-"""Inputs of an ONNX model: what it takes, whether given arrays fit, and arrays that do."""
+"""Inputs of a file: what it takes, whether given arrays fit, and arrays that do."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx
 
 from nmn_export.errors import NmnExportError
-from nmn_export.graph.file import METADATA_PREFIX
+from nmn_export.graph.file import EXAMPLE_SHAPES
 from nmn_export.runtime.arrays import Arrays
 
-EXAMPLE_SHAPES = METADATA_PREFIX + "example_shapes"
-"""Metadata key of the shapes that the model was exported with: sizes it is known to take."""
+
+def is_floating(dtype: "np.dtype[np.generic]") -> bool:
+    """Whether a dtype is of numbers of any precision, bfloat16 among them."""
+    return dtype.kind == "f" or dtype == ml_dtypes.bfloat16
 
 
-def draw_inputs(model: onnx.ModelProto, seed: int) -> Arrays:
-    """Draw inputs: standard normal numbers, or zeros and ones for an integer input.
+@dataclass(frozen=True)
+class Input:
+    """One input of a file.
 
-    An axis that varies has the size it was exported with, or else 2.
+    Attributes:
+        name: Its name in the graph.
+        shape: Its sizes; of one that varies, the name.
+        dtype: Of its elements.
+        example: Sizes it is known to take.
     """
-    rng = np.random.default_rng(seed)
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: "np.dtype[np.generic]"
+    example: tuple[int, ...]
+
+    @property
+    def floating(self) -> bool:
+        """Whether its elements are numbers of any precision, and not integers or truth values."""
+        return is_floating(self.dtype)
+
+
+def inputs_of(model: onnx.ModelProto) -> list[Input]:
+    """Return the inputs of a model; the example of an axis that varies is the export's, or 2."""
     stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
     examples: dict[str, list[int]] = json.loads(stored)
-    drawn: Arrays = {}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = []
     for value in model.graph.input:
-        sizes = [d if isinstance(d, int) else 2 for d in _shape(value)]
-        shape = examples.get(value.name, sizes)
-        dtype = _dtype(value)
-        if onnx.helper.np_dtype_to_tensor_dtype(dtype) in _FLOATING:
-            drawn[value.name] = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
+        if value.name in weights:
+            continue
+        shape = _shape(value)
+        sizes = [d if isinstance(d, int) else 2 for d in shape]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        inputs.append(Input(value.name, shape, dtype, tuple(examples.get(value.name, sizes))))
+    return inputs
+
+
+def draw(inputs: Sequence[Input], seed: int) -> Arrays:
+    """Draw arrays of the example shapes: standard normal numbers; zeros and ones for integers."""
+    rng = np.random.default_rng(seed)
+    drawn: Arrays = {}
+    for value in inputs:
+        if value.floating:
+            numbers = rng.standard_normal(value.example, dtype=np.float32)
+            drawn[value.name] = numbers.astype(value.dtype)
         else:
-            drawn[value.name] = rng.integers(0, 2, shape).astype(dtype)
+            drawn[value.name] = rng.integers(0, 2, value.example).astype(value.dtype)
     return drawn
 
 
-def check_inputs(model: onnx.ModelProto, inputs: Arrays) -> None:
-    """Say which input is missing, unknown or does not fit.
+def check(inputs: Sequence[Input], arrays: Arrays) -> None:
+    """Say which array is missing, unknown or does not fit.
 
     Raises:
         NmnExportError: It does not.
     """
-    expected = {value.name: value for value in model.graph.input}
-    if set(expected) != set(inputs):
+    if {value.name for value in inputs} != set(arrays):
         raise NmnExportError(
-            f"The model's inputs are {', '.join(expected)}",
-            got=", ".join(inputs) or "none",
+            f"The model's inputs are {', '.join(value.name for value in inputs)}",
+            got=", ".join(arrays) or "none",
             fix="Name the arrays so.",
         )
-    for name, value in expected.items():
-        shape, dtype, array = _shape(value), _dtype(value), inputs[name]
-        if len(shape) != array.ndim or any(
-            isinstance(d, int) and d != got for d, got in zip(shape, array.shape, strict=True)
+    for value in inputs:
+        array = arrays[value.name]
+        if len(value.shape) != array.ndim or any(
+            isinstance(d, int) and d != got for d, got in zip(value.shape, array.shape, strict=True)
         ):
             raise NmnExportError(
-                f"Input '{name}' has shape {'x'.join(map(str, shape)) or 'scalar'}",
+                f"Input '{value.name}' has shape {'x'.join(map(str, value.shape)) or 'scalar'}",
                 got="x".join(map(str, array.shape)) or "a scalar",
                 fix="Reshape it, or export with other --input or --dynamic.",
             )
-        if array.dtype != dtype:
+        if array.dtype != value.dtype:
             raise NmnExportError(
-                f"Input '{name}' has dtype {dtype}", got=array.dtype, fix=f"Use astype('{dtype}')."
+                f"Input '{value.name}' has dtype {value.dtype}",
+                got=array.dtype,
+                fix=f"Use astype('{value.dtype}').",
             )
 
 
-def to_model_dtypes(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
-    """Convert float32 arrays to bfloat16 where the model takes that, which NumPy cannot write."""
-    expected = {value.name: _dtype(value) for value in model.graph.input}
+def to_dtypes(inputs: Sequence[Input], arrays: Arrays) -> Arrays:
+    """Convert float32 arrays to bfloat16 where that is taken, which NumPy cannot write to files."""
+    narrow = {value.name for value in inputs if value.dtype == ml_dtypes.bfloat16}
     return {
-        name: array.astype(expected[name])
-        if array.dtype == np.float32 and name in expected and expected[name].name == "bfloat16"
+        name: array.astype(ml_dtypes.bfloat16)
+        if name in narrow and array.dtype == np.float32
         else array
-        for name, array in inputs.items()
+        for name, array in arrays.items()
     }
 
 
-_FLOATING = {
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.DOUBLE,
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.BFLOAT16,
-}
+def draw_inputs(model: onnx.ModelProto, seed: int) -> Arrays:
+    """Draw inputs of a model; see `draw`."""
+    return draw(inputs_of(model), seed)
 
 
-def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Return sizes, or the name of a size that varies."""
+def check_inputs(model: onnx.ModelProto, inputs: Arrays) -> None:
+    """Say which input of a model is missing, unknown or does not fit; see `check`."""
+    check(inputs_of(model), inputs)
+
+
+def to_model_dtypes(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
+    """Convert inputs of a model to bfloat16 where it takes that; see `to_dtypes`."""
+    return to_dtypes(inputs_of(model), inputs)
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     dims = value.type.tensor_type.shape.dim
-    return [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims]
-
-
-def _dtype(value: onnx.ValueInfoProto) -> "np.dtype[np.generic]":
-    return onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims)

@@ -1,11 +1,15 @@
 """ONNX Runtime, on the provider that was asked for or not at all."""
 
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
+from torch import Tensor
 
 from nmn_export.errors import NmnExportError
 from nmn_export.runtime.arrays import Arrays, to_numpy
@@ -26,13 +30,23 @@ class OnnxRuntimeRunner:
     Args:
         model: Path of the file, or the model itself if it is below 2 GB.
         provider: `"cpu"` or `"cuda"`.
+        shared_threads: Take the threads that all sessions of the process share. From the first
+            such session on every other one, of whoever made it, has to do so, too.
+        stream: CUDA stream to run on, with provider `"cuda"`; one of its own if `None`.
 
     Raises:
         NmnExportError: ONNX Runtime or the provider is not there, the provider fell back to
             another, or ONNX Runtime cannot run the model.
     """
 
-    def __init__(self, model: Path | onnx.ModelProto, provider: Provider = "cpu") -> None:
+    def __init__(
+        self,
+        model: Path | onnx.ModelProto,
+        provider: Provider = "cpu",
+        *,
+        shared_threads: bool = False,
+        stream: "torch.cuda.Stream | None" = None,
+    ) -> None:
         try:
             import onnxruntime as ort  # noqa: PLC0415 - an extra; its absence is a message
         except ImportError as error:
@@ -52,6 +66,11 @@ class OnnxRuntimeRunner:
         session_options = ort.SessionOptions()
         session_options.log_severity_level = 4
         session_options.intra_op_num_threads = torch.get_num_threads()
+        if shared_threads:
+            _share_threads()
+            session_options.use_per_session_threads = False
+        if stream is not None:
+            options = options | {"user_compute_stream": str(stream.cuda_stream)}
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         with _OrtErrors():
             self.session = ort.InferenceSession(
@@ -75,6 +94,36 @@ class OnnxRuntimeRunner:
                 values = self.session.run(names, inputs)
         return dict(zip(names, values, strict=True))
 
+    def launcher(self, tensors: Mapping[str, Tensor]) -> Callable[[], None]:
+        """Return a call that runs the model once more on the same inputs, without copying them.
+
+        Outputs stay where they are written. With provider `"cuda"` a call returns when the work is
+        enqueued on the runner's stream.
+
+        Args:
+            tensors: The inputs by name, contiguous, on the CPU or the GPU as the provider is; they
+                must live as long as the call.
+        """
+        import onnxruntime as ort  # noqa: PLC0415 - an extra
+
+        binding = self.session.io_binding()
+        device, index = "cpu", 0
+        for name, tensor in tensors.items():
+            device, index = tensor.device.type, tensor.device.index or 0
+            onnx_type = int(ir.tensor_adapters.from_torch_dtype(tensor.dtype))
+            place = (device, index, onnx_type, tuple(tensor.shape), tensor.data_ptr())
+            binding.bind_input(name, *place)
+        for output in self.session.get_outputs():
+            binding.bind_output(output.name, device, index)
+        options = ort.RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+        def launch() -> None:
+            with _OrtErrors():
+                self.session.run_with_iobinding(binding, options)
+
+        return launch
+
     def _run_bfloat16(self, names: list[str], inputs: Arrays) -> list[Any]:
         """Run with values that NumPy, and so `session.run`, has no name for."""
         import onnxruntime as ort  # noqa: PLC0415 - an extra
@@ -92,6 +141,14 @@ class OnnxRuntimeRunner:
             torch.utils.dlpack.from_dlpack(v._ortvalue.to_dlpack()) for v in binding.get_outputs()
         )
         return [to_numpy(output) for output in outputs]
+
+
+@functools.cache
+def _share_threads() -> None:
+    """Make the pool of threads, one for the process."""
+    import onnxruntime as ort  # noqa: PLC0415 - an extra
+
+    ort.set_global_thread_pool_sizes(torch.get_num_threads(), 1)
 
 
 class _OrtErrors:

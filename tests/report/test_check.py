@@ -9,11 +9,15 @@ from onnx import numpy_helper
 from rich.console import Console
 
 from nmn_export import NmnExportError, check, export
+from nmn_export.graph.file import load
 from nmn_export.graph.fold import fold
 from nmn_export.layers import YatConv1d, YatConv2d, YatConv3d, YatDense
 from nmn_export.ops import OPS
+from nmn_export.report.check import check_engine
 from nmn_export.report.probe import Product, near_prototypes
 from nmn_export.report.render import comparison_json, comparison_table
+from nmn_export.runtime.inputs import inputs_of
+from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
 
 
 def changed(path, tmp_path, edit):
@@ -142,3 +146,53 @@ def test_reports_are_told_to_people_and_machines(small_net, small_file, tmp_path
     told = json.loads(comparison_json(comparisons))
     assert told["passed"] is True
     assert len(told["comparisons"]) == len(comparisons)
+
+
+class AsEngine:
+    """ONNX Runtime in the place of an engine."""
+
+    name = "tensorrt"
+
+    def __init__(self, path, factor=1.0):
+        self.inputs = inputs_of(load(path))
+        self.runner, self.factor = OnnxRuntimeRunner(path), factor
+
+    def run(self, inputs):
+        return {name: self.factor * y for name, y in self.runner.run(inputs).items()}
+
+
+def test_an_engine_is_checked_as_a_whole(small_net, small_file):
+    comparisons = check_engine(AsEngine(small_file), fold(small_net), None)
+    assert [(c.subject, c.inputs, c.backend) for c in comparisons] == [
+        ("model", "random", "pytorch eager"),
+        ("model", "random", "tensorrt"),
+    ]
+    assert not failed(comparisons)
+
+
+def test_a_wrong_engine_fails(small_net, small_file):
+    wrong = failed(check_engine(AsEngine(small_file, 1.001), fold(small_net), None))
+    assert wrong == {("model", "tensorrt")}
+
+
+def test_inputs_of_an_engine_come_in_any_order(tmp_path):
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = YatDense(4, 3)
+
+        def forward(self, a, b):
+            return self.head(a) - 2 * b
+
+    net = Two()
+    export(net, {"a": torch.randn(2, 4), "b": torch.randn(2, 3)}, tmp_path / "two.onnx")
+    rng = np.random.default_rng(0)
+    given = {n: rng.standard_normal((2, k), dtype=np.float32) for n, k in (("b", 3), ("a", 4))}
+    comparisons = check_engine(AsEngine(tmp_path / "two.onnx"), fold(net), given)
+    assert comparisons[1].inputs == "given"
+    assert not failed(comparisons)
+
+
+def test_inputs_that_an_engine_does_not_take_are_told(small_net, small_file):
+    with pytest.raises(NmnExportError, match="has dtype float32; got float64"):
+        check_engine(AsEngine(small_file), fold(small_net), {"x": np.zeros((2, 3, 10, 10))})

@@ -1,10 +1,19 @@
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import ml_dtypes
 import onnx
 import pytest
 
+from nmn_export.engine.build import build
+from nmn_export.engine.plugin_library import find_plugin_library
+from nmn_export.engine.protocol import Layer
+from nmn_export.engine.record import FileRecord, PluginRecord, read_record
 from nmn_export.graph.file import load
-from nmn_export.report.doctor import examine
-from nmn_export.report.inspect import inspect_model
-from nmn_export.report.render import op_table
+from nmn_export.report.doctor import Finding, examine
+from nmn_export.report.inspect import engine_facts, inspect_model
+from nmn_export.report.render import engine_table, op_table
 
 
 def test_ops_are_listed_with_shapes_costs_and_attributes(small_file):
@@ -43,3 +52,69 @@ def test_doctor_says_what_is_there_and_how_to_get_the_rest():
     assert findings["PyTorch"].found
     assert findings["onnxruntime"].found
     assert all(f.found or f.fix for f in findings.values())
+
+
+@pytest.fixture(scope="module")
+def engine(small_file, tmp_path_factory):
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("tensorrt_rtx is not installed")
+    path = tmp_path_factory.mktemp("engine") / "small.engine"
+    build(small_file, path, plugin="off", compute_capabilities=[86, 89], tensorrt="tensorrt-rtx")
+    return path
+
+
+def test_an_engine_is_told_from_its_record(engine):
+    facts = dict(engine_facts(read_record(engine)))
+    assert facts["engine"].startswith("small.engine, ")
+    assert facts["model"].startswith("small.onnx, sha256 ")
+    assert facts["built with"].startswith("tensorrt_rtx 1.")
+    assert facts["runs on"] == "compute capability 8.6, 8.9"
+    assert facts["float32 products"] == "no TF32"
+    assert (facts["ⵟ ops in the plugin"], facts["ⵟ ops of standard ops"]) == ("0", "2")
+    assert "plugin library" not in facts
+    assert facts["input"] == "x float32 ?x3x10x10, 1x3x10x10 to 8x3x10x10, tuned for 2x3x10x10"
+    assert facts["output"] == "output float32 ?x5"
+    assert "CONVOLUTION" in facts["layers"]
+    assert engine_table(read_record(engine)).row_count == len(facts)
+
+
+def test_plugin_layers_and_reasons_are_told(engine):
+    record = read_record(engine)
+    library = FileRecord("libnmn_plugin.so", "0" * 64, 1)
+    plugin = PluginRecord("auto", 1, 1, {"head": "it is too wide"}, library, "0.1.0", False)
+    layers = [Layer("yat_conv", "PLUGIN_V3"), Layer("head/MatMul", "MATRIX_MULTIPLY")]
+    facts = engine_facts(dataclasses.replace(record, plugin=plugin, layers=layers))
+    assert ("ⵟ ops in the plugin", "1: yat_conv") in facts
+    assert ("", "head: it is too wide") in facts
+    assert ("plugin library", "libnmn_plugin.so 0.1.0, needed beside the engine") in facts
+    within = dataclasses.replace(record, plugin=dataclasses.replace(plugin, embedded=True))
+    assert ("plugin library", "libnmn_plugin.so 0.1.0, in the engine") in engine_facts(within)
+
+
+def plugin_finding() -> Finding:
+    return next(f for f in examine() if f.name == "TensorRT plugin")
+
+
+def test_doctor_tells_what_runs_engines_and_how_to_get_it():
+    findings = {f.name: f for f in examine()}
+    assert "nmn-export[tensorrt]" in findings["tensorrt"].fix
+    assert "nmn-export[tensorrt-rtx]" in findings["tensorrt_rtx"].fix
+    plugin = findings["TensorRT plugin"]
+    assert "make plugin" in plugin.fix
+    if find_plugin_library() is not None:
+        assert plugin.found
+        assert "for capabilities 8.0" in plugin.found
+
+
+def test_doctor_survives_a_plugin_library_that_would_kill_it(tmp_path, monkeypatch):
+    library = tmp_path / "libnmn_plugin.so"
+    monkeypatch.setenv("NMN_EXPORT_PLUGIN", str(library))
+    assert "must be a file" in plugin_finding().fix
+    library.write_text("not a library")
+    assert "not a shared library" in plugin_finding().fix
+    # Cut off behind its headers, a library kills who loads it.
+    source = next(Path(ml_dtypes.__file__).parent.glob("*.so")).read_bytes()
+    library.write_bytes(source[:5000])
+    finding = plugin_finding()
+    assert finding.found is None
+    assert finding.fix

@@ -93,6 +93,29 @@ def test_without_onnxruntime_the_extra_is_named(small_file, monkeypatch):
         OnnxRuntimeRunner(small_file)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_launch_runs_on_what_its_inputs_hold_then(tmp_path, dtype):
+    net = torch.nn.Sequential(YatDense(4, 3))
+    export(net, torch.randn(2, 4), tmp_path / "m.onnx", dtype=dtype)
+    x = torch.zeros(2, 4, dtype=getattr(torch, dtype))
+    runner = OnnxRuntimeRunner(tmp_path / "m.onnx")
+    binding = runner.session.io_binding()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.session, "io_binding", lambda: binding)
+        launch = runner.launcher({"input": x})
+
+    def launched() -> np.ndarray:
+        launch()
+        value = binding.get_outputs()[0]._ortvalue
+        return to_numpy(torch.utils.dlpack.from_dlpack(value.to_dlpack()))
+
+    first = launched().copy()
+    x.fill_(1)
+    expected = runner.run({"input": to_numpy(x)})["output"]
+    assert np.array_equal(launched(), expected)
+    assert not np.array_equal(first, expected)
+
+
 def test_what_onnxruntime_raises_becomes_one_line():
     node = onnx.helper.make_node("NoSuchOp", ["x"], ["y"])
     value = onnx.helper.make_tensor_value_info

@@ -1,0 +1,262 @@
+"""`nmn-export build`: an ONNX file becomes a TensorRT engine."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from nmn_export.cli.signals import stopped_in_one_line
+from nmn_export.cli.terminal import BuildProgress, out
+from nmn_export.engine.build import (
+    MEMORY_POOLS,
+    BuilderOptions,
+    Built,
+    ProfilingVerbosity,
+    Verbosity,
+    build,
+)
+from nmn_export.engine.shapes import ShapeRequest, parse_shapes
+from nmn_export.errors import NmnExportError
+
+_UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+_REPLACED = {
+    "--fp16": "Export in float16: nmn-export export --dtype float16, then build.",
+    "--bf16": "Export in bfloat16: nmn-export export --dtype bfloat16, then build.",
+    "--int8": "Put Q/DQ nodes into the model before it is exported; build then keeps their types.",
+    "--fp8": "Put Q/DQ nodes into the model before it is exported; build then keeps their types.",
+    "--best": "Choose with nmn-export export --dtype, then build.",
+}
+
+
+def _replaced(context: typer.Context, parameter: typer.CallbackParam, given: bool) -> bool:
+    """Say what took the place of an option that older versions of trtexec had."""
+    if given and not context.resilient_parsing:
+        option = parameter.opts[0]
+        raise NmnExportError(
+            "The dtypes of an engine are those of its model, since TensorRT 11 always",
+            got=option,
+            fix=_REPLACED[option],
+        )
+    return given
+
+
+def build_engine(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL.onnx", help="A file that export wrote.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", "--saveEngine", help="Engine to write."),
+    ] = None,
+    min_shapes: Annotated[
+        str | None,
+        typer.Option(
+            "--min-shapes",
+            "--minShapes",
+            help="Smallest input shapes, x:1x3x224x224,y:1x8; by default those of --opt-shapes.",
+        ),
+    ] = None,
+    opt_shapes: Annotated[
+        str | None,
+        typer.Option(
+            "--opt-shapes",
+            "--optShapes",
+            help="Shapes to tune for; by default --max-shapes. If nothing is said of an input of "
+            "which only the batch varies: 1 to 8, tuned for the size it was exported with.",
+        ),
+    ] = None,
+    max_shapes: Annotated[
+        str | None,
+        typer.Option(
+            "--max-shapes",
+            "--maxShapes",
+            help="Largest input shapes; by default those of --opt-shapes.",
+        ),
+    ] = None,
+    plugin: Annotated[
+        Literal["auto", "require", "off"],
+        typer.Option(
+            help="auto: the plugin computes the ⵟ ops that it can, standard ops the others. "
+            "require: exit code 1 if it does not compute all. off: standard ops only."
+        ),
+    ] = "auto",
+    plugin_library: Annotated[
+        Path | None,
+        typer.Option(
+            "--plugin-library",
+            "--dynamicPlugins",
+            help="Where the plugin is; by default what NMN_EXPORT_PLUGIN names, or what "
+            "`make plugin` built.",
+        ),
+    ] = None,
+    embed_plugin: Annotated[
+        bool,
+        typer.Option("--embed-plugin", help="Put the plugin into the engine: one file is enough."),
+    ] = False,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            "--compute-capability",
+            "--computeCapabilities",
+            help="GPUs to build for, 8.9,12.0; by default the one at hand. With tensorrt_rtx only, "
+            "which then needs no GPU.",
+        ),
+    ] = None,
+    tf32: Annotated[
+        bool,
+        typer.Option(
+            "--tf32/--no-tf32",
+            " /--noTF32",
+            help="Let float32 products be rounded to fewer bits. That destroys the distance of "
+            "inputs close to a weight.",
+        ),
+    ] = False,
+    tensorrt: Annotated[
+        Literal["auto", "tensorrt", "tensorrt-rtx"],
+        typer.Option(help="Package to build with. auto: tensorrt where there is a GPU."),
+    ] = "auto",
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--timing-cache",
+            "--timingCacheFile",
+            help="File with measured times, to read and to write. With tensorrt only.",
+        ),
+    ] = None,
+    optimization_level: Annotated[
+        int | None,
+        typer.Option(
+            "--optimization-level",
+            "--builderOptimizationLevel",
+            min=0,
+            max=5,
+            help="Higher ones take longer and may find faster kernels.",
+        ),
+    ] = None,
+    memory_pools: Annotated[
+        str | None,
+        typer.Option(
+            "--memory-pools",
+            "--memPoolSize",
+            help=f"Bounds, POOL:SIZE, in MiB or with B, K, M, G; of {', '.join(MEMORY_POOLS)}.",
+        ),
+    ] = None,
+    profiling_verbosity: Annotated[
+        ProfilingVerbosity,
+        typer.Option(
+            "--profiling-verbosity",
+            "--profilingVerbosity",
+            help="How much the engine tells of its layers.",
+        ),
+    ] = "layer_names_only",
+    verbosity: Annotated[
+        Verbosity, typer.Option(help="Which of TensorRT's own messages are printed.")
+    ] = "quiet",
+    verbose: Annotated[bool, typer.Option("--verbose", hidden=True)] = False,
+    onnx: Annotated[Path | None, typer.Option("--onnx", hidden=True)] = None,
+    serialized: Annotated[Path | None, typer.Option("--setPluginsToSerialize", hidden=True)] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", hidden=True, callback=_replaced)] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", hidden=True, callback=_replaced)] = False,
+    int8: Annotated[bool, typer.Option("--int8", hidden=True, callback=_replaced)] = False,
+    fp8: Annotated[bool, typer.Option("--fp8", hidden=True, callback=_replaced)] = False,
+    best: Annotated[bool, typer.Option("--best", hidden=True, callback=_replaced)] = False,
+) -> None:
+    """Build a TensorRT engine, and write beside it as JSON what is in it.
+
+    float32 is computed without TF32 unless asked for, and half precisions as the model has them.
+    The spellings of trtexec are understood, too.
+    """
+    del fp16, bf16, int8, fp8, best  # their callback has had its say
+    path, engine = _only("MODEL.onnx", model, onnx), _only("--output ENGINE", output)
+    options = BuilderOptions(
+        timing_cache=timing_cache,
+        optimization_level=optimization_level,
+        memory_pools=_memory_pools(memory_pools or ""),
+        profiling_verbosity=profiling_verbosity,
+        verbosity="verbose" if verbose else verbosity,
+    )
+    with stopped_in_one_line("build"), BuildProgress(f"reading {path}") as progress:
+        built = build(
+            path,
+            engine,
+            shapes=_shapes(min_shapes, opt_shapes, max_shapes),
+            plugin=plugin,
+            plugin_library=serialized or plugin_library,
+            embed_plugin=embed_plugin or serialized is not None,
+            compute_capabilities=_capabilities(compute_capability),
+            tf32=tf32,
+            tensorrt=tensorrt,
+            options=options,
+            report=progress.show,
+        )
+    _tell(built)
+
+
+def _tell(built: Built) -> None:
+    record = built.record
+    plugin = record.plugin
+    target = ", ".join(record.compute_capabilities)
+    target = f"compute capability {target}" if target else "this GPU"
+    lines = [
+        f"wrote {built.path} ({plugin.layers} ⵟ ops in the plugin, {plugin.decomposed} decomposed)",
+        f"built by {record.tensorrt_package} {record.tensorrt} for {target}",
+    ]
+    for name, shapes in record.profile.items():
+        bounds = ["x".join(map(str, shape)) for shape in (shapes.min, shapes.opt, shapes.max)]
+        lines.append(f"{name}: {bounds[0]} to {bounds[2]}, tuned for {bounds[1]}")
+    for reason in dict.fromkeys(plugin.reasons.values()):
+        names = [name for name, why in plugin.reasons.items() if why == reason]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"note: '{names[0]}'{more} decomposed: {reason}")
+    if plugin.layers and not plugin.embedded:
+        lines.append("note: running it takes the plugin library; --embed-plugin would put it in")
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _only(what: str, *given: Path | None) -> Path:
+    found = [path for path in given if path is not None]
+    if len(found) != 1:
+        raise NmnExportError(
+            f"One {what} is needed",
+            got=" and ".join(map(str, found)) or "none",
+            fix="Say, for instance, nmn-export build model.onnx -o model.engine.",
+        )
+    return found[0]
+
+
+def _shapes(low: str | None, opt: str | None, high: str | None) -> dict[str, ShapeRequest]:
+    given = [
+        parse_shapes(option, text) if text is not None else {}
+        for option, text in (("--min-shapes", low), ("--opt-shapes", opt), ("--max-shapes", high))
+    ]
+    names = dict.fromkeys(name for shapes in given for name in shapes)
+    return {name: [shapes.get(name) for shapes in given] for name in names}
+
+
+def _capabilities(text: str | None) -> list[int]:
+    parts = [] if text is None else text.split(",")
+    found = [re.fullmatch(r"(\d+)\.?(\d)", part.strip()) for part in parts]
+    if None in found:
+        raise NmnExportError(
+            "--compute-capability is a list of compute capabilities",
+            got=f"'{text}'",
+            fix="Say, for instance, 8.9,12.0.",
+        )
+    return list(dict.fromkeys(10 * int(m[1]) + int(m[2]) for m in found if m))
+
+
+def _memory_pools(text: str) -> dict[str, int]:
+    pools = {}
+    for part in filter(None, text.split(",")):
+        found = re.fullmatch(r"(\w+):(\d+(?:\.\d+)?)([BKMG]?)", part.strip())
+        if not found or found[1] not in MEMORY_POOLS:
+            raise NmnExportError(
+                f"--memory-pools is POOL:SIZE, the pools being {', '.join(MEMORY_POOLS)}",
+                got=f"'{part}'",
+                fix="Say, for instance, workspace:4G.",
+            )
+        pools[found[1]] = int(float(found[2]) * _UNITS[found[3] or "M"])
+    return pools

@@ -1,0 +1,177 @@
+"""The model as TensorRT's parser gets it: weights prepared for the plugin, or ops decomposed.
+
+What the plugin computes keeps its node, with the weights in the form that its kernels read. What it
+does not compute is replaced by the body of its op: TensorRT's parser can do that itself, but does
+not look up `strides`, `dilations` and `kernel_shape` that a body takes from its node (TensorRT-RTX
+1.7.1).
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
+from onnxscript.optimizer import fold_constants
+from torch import Tensor
+
+from nmn_export.errors import NmnExportError
+from nmn_export.graph.schema import is_yat
+from nmn_export.kernels.conv_weights import prepare_conv
+from nmn_export.kernels.dense_weights import prepare_dense
+from nmn_export.kernels.prepare import Float32Precision, Prepared, fold
+from nmn_export.ops import DOMAIN, OPS, PLUGIN_ATTRIBUTES
+
+_BODIES = "ai.nmn.bodies"
+"""Domain of nodes that are to be decomposed, until they are."""
+
+_DECOMPOSED_FROM = "nmn_export.decomposed_from"
+"""Under which a node of a body keeps the name of the ⵟ node it stands for."""
+
+_NO_LIMIT = 2**62
+
+
+def yat_nodes(model: ir.Model) -> list[ir.Node]:
+    """Return the ⵟ nodes of a model, those in branches and loops included."""
+    return [node for node in model.graph.all_nodes() if is_yat(node)]
+
+
+def name_nodes(model: ir.Model) -> None:
+    """Give every ⵟ node a name of its own, by which it is found again among TensorRT's layers."""
+    taken = {node.name for node in model.graph.all_nodes() if not is_yat(node)}
+    for node in yat_nodes(model):
+        base = name = node.name or node.outputs[0].name or node.op_type
+        count = 1
+        while name in taken:
+            count += 1
+            name = f"{base}_{count}"
+        taken.add(name)
+        node.name = name
+
+
+def prepare_for_plugin(model: ir.Model, precision: Float32Precision) -> dict[str, str]:
+    """Put prepared weights in the place of W and B on every ⵟ node that the plugin can compute.
+
+    Inputs (X, W, B) become (X, planes [P, N, K'], column_term [N], bias [N]), with column_scale [N]
+    at the end on the sphere. Weights that other nodes compute stay as they are, and the plugin
+    prepares them at every inference.
+
+    Args:
+        model: Changed in place; every ⵟ node has a name of its own.
+        precision: How products of float32 are made.
+
+    Returns:
+        Why, for each node that the plugin cannot compute, by its name.
+    """
+    refused: dict[str, str] = {}
+    for node in yat_nodes(model):
+        found = {name: node.attributes.get_string(name) for name in PLUGIN_ATTRIBUTES}
+        if found != PLUGIN_ATTRIBUTES:
+            refused[str(node.name)] = (
+                f"it asks for version {found['plugin_version']} of a plugin of "
+                f"'{found['plugin_namespace']}'"
+            )
+            continue
+        weight, bias = (_constant(node.inputs[i]) for i in (1, 2))
+        try:
+            if weight is None or bias is None:
+                _check_raw(node)
+            else:
+                _replace_weights(node, _prepare(node, weight, bias, precision))
+        except NmnExportError as error:
+            refused[str(node.name)] = str(error)
+    RemoveUnusedNodesPass()(model)
+    return refused
+
+
+def decompose(model: ir.Model, names: Collection[str]) -> None:
+    """Put the bodies of ⵟ nodes in their place, constants folded, and drop the functions.
+
+    Without a function a node that should become a plugin layer cannot become anything else.
+
+    Args:
+        model: Changed in place.
+        names: Of the nodes.
+    """
+    for node in yat_nodes(model):
+        if node.name in names:
+            node.domain = _BODIES
+            node.metadata_props[_DECOMPOSED_FROM] = str(node.name)
+    bodies = [function for function in model.functions.values() if function.domain == DOMAIN]
+    for function in bodies:
+        del model.functions[function.identifier()]
+        function.domain = _BODIES
+        model.functions[function.identifier()] = function
+    model.opset_imports[_BODIES] = 1
+    InlinePass(criteria=lambda function: function.domain == _BODIES)(model)
+    for function in bodies:
+        model.functions.pop(function.identifier(), None)
+    del model.opset_imports[_BODIES]
+    if not names:
+        return
+    with np.errstate(all="ignore"):  # as silent as if it were computed at run time
+        fold_constants(
+            model,
+            input_size_limit=_NO_LIMIT,
+            output_size_limit=_NO_LIMIT,
+            should_fold=lambda node: _DECOMPOSED_FROM in node.metadata_props,
+        )
+    RemoveUnusedNodesPass()(model)
+    for node in model.graph.all_nodes():
+        origin = node.metadata_props.get(_DECOMPOSED_FROM)
+        if origin and not str(node.name).startswith(f"{origin}/"):
+            node.name = f"{origin}/{node.name}"
+
+
+def _constant(value: ir.Value | None) -> Tensor | None:
+    """Return what a file says of a tensor, or `None` if it is computed or given at run time."""
+    if value is None or not value.is_initializer() or value.is_graph_input():
+        return None
+    tensor = value.const_value
+    if tensor is None:
+        return None
+    dtype = ir.tensor_adapters.to_torch_dtype(tensor.dtype)
+    flat = torch.frombuffer(bytearray(tensor.tobytes()), dtype=dtype)
+    return flat.reshape(tensor.shape.numpy())
+
+
+def _prepare(node: ir.Node, weight: Tensor, bias: Tensor, precision: Float32Precision) -> Prepared:
+    epsilon, alpha = _float(node, "epsilon"), _float(node, "alpha")
+    common: dict[str, Any] = {"dtype": weight.dtype, "precision": precision}
+    if node.op_type == "YatDense":
+        spherical = bool(node.attributes.get_int("spherical", 0))
+        return prepare_dense(weight, bias, epsilon, alpha, spherical, **common)
+    group = node.attributes.get_int("group", 1)
+    return prepare_conv(weight, bias, epsilon, alpha, group, **common).prepared
+
+
+def _replace_weights(node: ir.Node, prepared: Prepared) -> None:
+    parts = {
+        "planes": prepared.planes,
+        "column_term": prepared.column_term,
+        "bias": prepared.bias,
+        "column_scale": prepared.column_scale,
+    }
+    node.resize_inputs(1)
+    for part, tensor in parts.items():
+        if tensor is None:
+            continue
+        value = ir.Value(name=f"{node.name}/{part}")
+        value.const_value = ir.tensor_adapters.TorchTensor(tensor.contiguous(), name=value.name)
+        value.shape, value.dtype = value.const_value.shape, value.const_value.dtype
+        assert node.graph is not None
+        node.graph.register_initializer(value)
+        node.resize_inputs(len(node.inputs) + 1)
+        node.replace_input_with(len(node.inputs) - 1, value)
+
+
+def _check_raw(node: ir.Node) -> None:
+    """Raise what preparing constant weights would have raised, as far as it can be known."""
+    fold(_float(node, "epsilon"), _float(node, "alpha"))
+
+
+def _float(node: ir.Node, name: str) -> float:
+    default = OPS[node.op_type].attributes[name]
+    assert isinstance(default, float)
+    return node.attributes.get_float(name, default)

@@ -1,0 +1,182 @@
+"""The input shapes an engine is built for: trtexec's grammar, what is filled in, what must hold."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+
+import onnx
+
+from nmn_export.errors import NmnExportError
+from nmn_export.graph.file import EXAMPLE_SHAPES
+
+Shape = tuple[int, ...]
+
+ShapeRequest = Sequence[int] | Sequence[Sequence[int] | None]
+"""One shape, or min, opt and max, of which some may be `None`."""
+
+LARGEST_DEFAULT_BATCH = 8
+"""Up to which batch an engine is built if nobody says, unless the example's is larger."""
+
+_LARGEST_SIZE = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """The shapes that one input of an engine may have.
+
+    Attributes:
+        min: The smallest size of each axis.
+        opt: The sizes it is tuned for.
+        max: The largest.
+    """
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    def __str__(self) -> str:
+        if self.min == self.max:
+            return _written(self.opt)
+        return f"{_written(self.min)} to {_written(self.max)}, tuned for {_written(self.opt)}"
+
+
+def parse_shapes(option: str, text: str) -> dict[str, Shape]:
+    """Read `x:1x3x224x224,y:1x8`.
+
+    Raises:
+        NmnExportError: It is not that.
+    """
+    shapes: dict[str, Shape] = {}
+    for part in text.split(","):
+        name, _, sizes = part.strip().rpartition(":")
+        name = name.strip("'")
+        if not name or name in shapes or not all(d.isdecimal() for d in sizes.split("x")):
+            raise NmnExportError(
+                f"{option} is NAME:SIZExSIZE…, separated by commas, each input once",
+                got=f"'{text}'",
+                fix=f"Say, for instance, {option} x:1x3x224x224.",
+            )
+        shapes[name] = tuple(int(d) for d in sizes.split("x"))
+    return shapes
+
+
+def ranges(model: onnx.ModelProto, given: Mapping[str, ShapeRequest]) -> dict[str, ShapeRange]:
+    """Return the range of every input, those without dynamic axes included.
+
+    A missing min or max is opt; a missing opt is max, or else min. An input of which nothing is
+    given has the sizes of the file; if only its batch, axis 0, varies, that goes from 1 to 8, tuned
+    for the size it was exported with.
+
+    Raises:
+        NmnExportError: A name, a rank, a size or an order is wrong, or nothing says how large an
+            axis may become.
+    """
+    stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
+    examples: dict[str, Sequence[int]] = json.loads(stored)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    declared = {v.name: _declared(v) for v in model.graph.input if v.name not in weights}
+    for name in given:
+        if name not in declared:
+            raise NmnExportError(
+                f"The model's inputs are {', '.join(declared)}",
+                got=f"shapes of '{name}'",
+                fix="Name one of them.",
+            )
+    found = {
+        name: _checked(name, dims, _filled(given[name]))
+        if name in given
+        else _default(name, dims, examples.get(name))
+        for name, dims in declared.items()
+    }
+    _check_shared_sizes(declared, found)
+    return found
+
+
+def _declared(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(
+        d.dim_value if d.HasField("dim_value") else d.dim_param or f"axis {i}"
+        for i, d in enumerate(dims)
+    )
+
+
+def _filled(request: ShapeRequest) -> ShapeRange:
+    """Put the shapes that are given in the place of those that are not."""
+    low, opt, high = _triple(request)
+    known = next(shape for shape in (opt, high, low) if shape is not None)
+    return ShapeRange(tuple(low or known), tuple(known), tuple(high or known))
+
+
+def _triple(request: ShapeRequest) -> Sequence[Sequence[int] | None]:
+    shapes = [item for item in request if not isinstance(item, int)]
+    sizes = [item for item in request if isinstance(item, int)]
+    if len(sizes) == len(request):
+        return sizes, sizes, sizes
+    if len(shapes) != 3 or sizes or shapes == [None, None, None]:
+        raise NmnExportError(
+            "Shapes of an input are one shape, or min, opt and max",
+            got=request,
+            fix="Give, for instance, ((1, 3, 224, 224), (4, 3, 224, 224), (8, 3, 224, 224)).",
+        )
+    return shapes
+
+
+def _default(name: str, dims: tuple[int | str, ...], example: Sequence[int] | None) -> ShapeRange:
+    fixed = tuple(d for d in dims if isinstance(d, int))
+    if len(fixed) == len(dims):
+        return ShapeRange(fixed, fixed, fixed)
+    if len(fixed) < len(dims) - 1 or isinstance(dims[0], int):
+        axes = ", ".join(f"{i} ({d})" for i, d in enumerate(dims) if isinstance(d, str))
+        raise NmnExportError(
+            "An engine has bounds for every axis that varies",
+            got=f"no shapes for input '{name}', whose axes {axes} vary",
+            fix=f"Say --min-shapes, --opt-shapes and --max-shapes {name}:"
+            f"{_written(tuple(example or (d if isinstance(d, int) else 1 for d in dims)))}.",
+        )
+    batch = example[0] if example else 1
+    return ShapeRange((1, *fixed), (batch, *fixed), (max(batch, LARGEST_DEFAULT_BATCH), *fixed))
+
+
+def _checked(name: str, dims: tuple[int | str, ...], found: ShapeRange) -> ShapeRange:
+    for bound, shape in zip(("min", "opt", "max"), astuple(found), strict=True):
+        fits = len(shape) == len(dims) and all(
+            size == d if isinstance(d, int) else 1 <= size <= _LARGEST_SIZE
+            for size, d in zip(shape, dims, strict=True)
+        )
+        if not fits:
+            raise NmnExportError(
+                f"Input '{name}' has shape {_written(dims)}",
+                got=f"{bound} shape {_written(shape)}",
+                fix="Give that many sizes, each at least 1, and the fixed ones as they are.",
+            )
+    for low, opt, high in zip(found.min, found.opt, found.max, strict=True):
+        if not low <= opt <= high:
+            raise NmnExportError(
+                f"Shapes of input '{name}' go up from min over opt to max",
+                got=f"{_written(found.min)}, {_written(found.opt)}, {_written(found.max)}",
+                fix="Order them so, on every axis.",
+            )
+    return found
+
+
+def _check_shared_sizes(
+    declared: Mapping[str, tuple[int | str, ...]], found: Mapping[str, ShapeRange]
+) -> None:
+    """Axes of one name have one size at run time, and so the same bounds."""
+    bounds: dict[str, tuple[str, tuple[int, int, int]]] = {}
+    for name, dims in declared.items():
+        rows = zip(dims, found[name].min, found[name].opt, found[name].max, strict=True)
+        for dim, *sizes in rows:
+            if isinstance(dim, int) or dim.startswith("axis "):
+                continue
+            first, expected = bounds.setdefault(dim, (name, tuple(sizes)))  # type: ignore[arg-type]
+            if expected != tuple(sizes):
+                raise NmnExportError(
+                    f"Axes named '{dim}' have the same sizes in min, opt and max",
+                    got=f"{expected} for input '{first}' and {tuple(sizes)} for '{name}'",
+                    fix="Give both the same.",
+                )
+
+
+def _written(shape: Sequence[int | str]) -> str:
+    return "x".join(map(str, shape)) or "scalar"

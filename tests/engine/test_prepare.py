@@ -1,0 +1,133 @@
+"""The model that TensorRT's parser gets, run and read without TensorRT."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from nmn_export.engine.prepare import decompose, name_nodes, prepare_for_plugin, yat_nodes
+from nmn_export.graph.file import load
+from nmn_export.ops import DOMAIN
+from nmn_export.runtime.arrays import to_torch
+from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
+from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
+from tests.cases import CONV_CASES, DENSE_CASES, conv_case, dense_case, with_dtypes
+from tests.graph.networks import one_node, output_of
+
+
+def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
+    graph = ir.from_proto(model)
+    name_nodes(graph)
+    decompose(graph, {node.name for node in yat_nodes(graph)})
+    return ir.to_proto(graph)
+
+
+@pytest.mark.parametrize(("case", "dtype"), with_dtypes((*DENSE_CASES, *CONV_CASES), torch.float16))
+def test_a_decomposed_op_computes_what_its_body_does(case, dtype):
+    model = one_node(case, dtype)
+    result = decomposed(model)
+    onnx.checker.check_model(result, full_check=True)
+    assert {node.domain for node in result.graph.node} == {""}
+    assert not result.functions
+    x, *_ = case.arguments(dtype)
+    expected = output_of(OnnxReferenceRunner(model), X=x)
+    torch.testing.assert_close(
+        output_of(OnnxReferenceRunner(result), X=x), expected, rtol=1e-4, atol=1e-5, equal_nan=True
+    )
+
+
+def test_what_depends_on_parameters_only_is_computed_once(small_file):
+    graph = decomposed(load(small_file)).graph
+    ops = [node.op_type for node in graph.node if node.name.startswith("yat_conv/")]
+    assert len(ops) < 20
+    assert not {"Where", "Shape", "Equal", "Constant", "Expand"} & set(ops)
+    assert "yat_conv.weight" not in {tensor.name for tensor in graph.initializer}
+
+
+def test_only_the_named_ops_are_decomposed(small_net, small_file):
+    graph = ir.from_proto(load(small_file))
+    decompose(graph, {"yat_conv"})
+    assert [node.name for node in yat_nodes(graph)] == ["head"]
+    assert not graph.functions
+    names = [node.name for node in graph.graph]
+    assert any(name.startswith("yat_conv/") for name in names)
+    assert not any(name.startswith("head/") for name in names)
+
+
+def test_a_whole_network_computes_the_same_when_decomposed(small_file):
+    model = load(small_file)
+    x = {"x": np.random.default_rng(0).standard_normal((3, 3, 10, 10), dtype=np.float32)}
+    expected = OnnxRuntimeRunner(model).run(x)["output"]
+    found = OnnxRuntimeRunner(decomposed(model)).run(x)["output"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "planes"),
+    [
+        (torch.float32, "bf16x6", 3),
+        (torch.float32, "bf16x3", 2),
+        (torch.float16, "bf16x6", 1),
+        (torch.bfloat16, "bf16x6", 1),
+    ],
+)
+def test_planes_add_up_to_the_weight(dtype, precision, planes):
+    case = dense_case("odd-sizes")
+    graph = ir.from_proto(one_node(case, dtype, opset=22))
+    name_nodes(graph)
+    before = {a.name: a.value for a in yat_nodes(graph)[0].attributes.values()}
+    assert prepare_for_plugin(graph, precision) == {}
+    (node,) = yat_nodes(graph)
+    assert {a.name: a.value for a in node.attributes.values()} == before
+    assert (node.domain, node.op_type) == (DOMAIN, "YatDense")
+    x, *parts = node.inputs
+    assert x.name == "X"
+    values = [to_torch(part.const_value.numpy()) for part in parts]
+    _, weight, bias, epsilon, alpha, _ = case.arguments(dtype)
+    assert values[0].shape == (planes, 11, 16)
+    whole = values[0].float().sum(0)
+    torch.testing.assert_close(whole[:, :13], weight.float(), rtol=2.0 ** (-8 * planes), atol=0)
+    assert not whole[:, 13:].any()
+    norms = (weight.float().square().sum(1) + epsilon) / abs(alpha)
+    torch.testing.assert_close(values[1], norms)
+    torch.testing.assert_close(values[2], bias.float().expand(11))
+    assert list(graph.graph.initializers) == [v.name for v in parts]
+
+
+def test_a_spherical_op_has_the_scales_of_its_columns_too():
+    graph = ir.from_proto(one_node(dense_case("spherical")))
+    name_nodes(graph)
+    prepare_for_plugin(graph, "bf16x6")
+    (node,) = yat_nodes(graph)
+    scale = to_torch(node.inputs[4].const_value.numpy())
+    weight = dense_case("spherical").tensors()[1]
+    torch.testing.assert_close(scale, 1 / (weight.norm(dim=1) + 1e-8))
+
+
+def test_filters_lie_tap_by_tap():
+    case = conv_case("group")
+    graph = ir.from_proto(one_node(case))
+    name_nodes(graph)
+    prepare_for_plugin(graph, "bf16x6")
+    (node,) = yat_nodes(graph)
+    weight = case.tensors()[1]
+    planes = to_torch(node.inputs[1].const_value.numpy())
+    filters, features = weight.shape[:2]
+    rows = planes.float().sum(0).reshape(filters, weight[0, 0].numel(), -1)
+    expected = weight.flatten(2).mT
+    torch.testing.assert_close(rows[..., :features], expected, rtol=2.0**-20, atol=0)
+
+
+def test_nodes_without_names_and_of_one_name_get_their_own():
+    nodes = [
+        helper.make_node("YatDense", ["X", "W", "B"], [f"Y{i}"], name=name, domain=DOMAIN)
+        for i, name in enumerate(["same", "same", "", "other"])
+    ]
+    nodes.append(helper.make_node("Relu", ["X"], ["Z"], name="other"))
+    value = helper.make_tensor_value_info("X", TensorProto.FLOAT, [1])
+    graph = helper.make_graph(nodes, "g", [value], [])
+    model = ir.from_proto(helper.make_model(graph))
+    name_nodes(model)
+    assert [node.name for node in yat_nodes(model)] == ["same", "same_2", "Y2", "other_2"]

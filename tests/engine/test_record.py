@@ -1,0 +1,58 @@
+import json
+import shutil
+
+import pytest
+
+from nmn_export import NmnExportError
+from nmn_export.engine.record import read_record, record_path
+
+
+@pytest.fixture
+def engine(aether_engine, tmp_path):
+    built = aether_engine(compute_capabilities=[89], plugin="require")
+    path = tmp_path / built.path.name
+    shutil.copy(built.path, path)
+    shutil.copy(record_path(built.path), record_path(path))
+    return path
+
+
+def test_a_record_goes_with_a_copy_of_its_engine(engine):
+    assert read_record(engine).engine.file == engine.name
+
+
+def test_an_engine_that_has_changed_is_told(engine):
+    with engine.open("r+b") as stream:
+        stream.seek(1000)
+        stream.write(b"corrupt")
+    with pytest.raises(NmnExportError, match="must be as it was built"):
+        read_record(engine)
+
+
+def test_an_engine_that_is_cut_off_is_told(engine):
+    with engine.open("r+b") as stream:
+        stream.truncate(1000)
+    with pytest.raises(NmnExportError, match=r"must be as it was built; got .* 1000 bytes"):
+        read_record(engine)
+
+
+def test_both_files_are_needed(engine):
+    record_path(engine).unlink()
+    with pytest.raises(NmnExportError, match=r"beside its record; got no file '.*\.engine\.json'"):
+        read_record(engine)
+    engine.unlink()
+    with pytest.raises(NmnExportError, match=r"got no file '.*\.engine'"):
+        read_record(engine)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2}', '{"format": 1}', "null"])
+def test_another_content_is_told(engine, content):
+    record_path(engine).write_text(content)
+    with pytest.raises(NmnExportError, match="must be JSON of format 1"):
+        read_record(engine)
+
+
+def test_an_unknown_field_is_told(engine):
+    values = json.loads(record_path(engine).read_text())
+    record_path(engine).write_text(json.dumps(values | {"new": 1}))
+    with pytest.raises(NmnExportError, match="must be JSON of format 1"):
+        read_record(engine)

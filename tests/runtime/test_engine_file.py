@@ -1,0 +1,292 @@
+"""What stops an engine from being opened, and in which order."""
+
+import contextlib
+import importlib.util
+import json
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from nmn_export import NmnExportError
+from nmn_export.engine.build import build
+from nmn_export.engine.plugin_library import PluginLibrary, find_plugin_library
+from nmn_export.engine.record import FileRecord, record_path
+from nmn_export.runtime import engine_file
+from nmn_export.runtime.engine_file import Log
+from nmn_export.runtime.tensorrt import TensorRtRunner, is_engine
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="is about having no GPU")
+
+
+@pytest.fixture(scope="module")
+def built(small_file, tmp_path_factory):
+    """An engine without the plugin, as `nmn-export build` writes it."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("tensorrt_rtx is not installed")
+    path = tmp_path_factory.mktemp("engines") / "m.engine"
+    build(small_file, path, plugin="off", compute_capabilities=[89], tensorrt="tensorrt-rtx")
+    return path
+
+
+@pytest.fixture
+def engine(built, tmp_path):
+    """A copy of it, to be spoilt."""
+    path = tmp_path / built.name
+    path.write_bytes(built.read_bytes())
+    record_path(path).write_text(record_path(built).read_text())
+    return path
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch):
+    """Get as far as on a machine with a GPU of capability 8.9, TensorRT's own checks aside."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+
+
+def refusal(path, **options) -> str:
+    with pytest.raises(NmnExportError) as caught:
+        TensorRtRunner(path, **options)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def edit_record(path, **changes):
+    record = json.loads(record_path(path).read_text())
+    for key, value in changes.items():
+        record[key] = record[key] | value if isinstance(value, dict) else value
+    record_path(path).write_text(json.dumps(record))
+
+
+def replace_engine(engine, content: bytes):
+    """Put something else in its place, and say in the record that this is right."""
+    engine.write_bytes(content)
+    edit_record(engine, engine={"sha256": FileRecord.of(engine).sha256})
+
+
+def test_engines_are_known_by_their_suffix(tmp_path):
+    assert is_engine(tmp_path / "m.engine")
+    assert is_engine(tmp_path / "m.plan")
+    assert not is_engine(tmp_path / "m.onnx")
+
+
+def test_first_the_file_has_to_be_there(tmp_path):
+    assert "An engine is a file; got no file" in refusal(tmp_path / "no.engine")
+
+
+def test_then_it_has_to_be_as_it_was_built(engine):
+    content = bytearray(engine.read_bytes())
+    content[len(content) // 2] ^= 1
+    engine.write_bytes(content)
+    assert "An engine must be as it was built" in refusal(engine)
+    engine.write_bytes(content[:1000])
+    assert "1000 bytes, whose hash is not the one" in refusal(engine)
+
+
+def test_and_its_record_has_to_be_one(engine):
+    record_path(engine).write_text("{")
+    assert "must be JSON of format 1" in refusal(engine)
+
+
+@needs_no_gpu
+def test_then_there_has_to_be_a_gpu(engine, monkeypatch):
+    # Asked before TensorRT is: a machine without either is told of what it lacks most.
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    told = refusal(engine)
+    assert told.startswith("An engine needs a machine with an NVIDIA GPU")
+    assert torch.__version__ in told
+    assert "inspect` needs no GPU" in told
+
+
+@needs_no_gpu
+def test_without_a_record_the_gpu_is_asked_for_all_the_same(engine):
+    record_path(engine).unlink()
+    assert "needs a machine with an NVIDIA GPU" in refusal(engine)
+
+
+def test_then_the_gpu_that_was_named(engine, pretended_gpu):
+    assert "numbered from 0 to 0; got 1" in refusal(engine, device=1)
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("tensorrt", "[tensorrt]"), ("tensorrt_rtx", "[tensorrt-rtx]")]
+)
+def test_then_the_package_that_built_it(engine, pretended_gpu, monkeypatch, package, extra):
+    edit_record(engine, tensorrt_package=package, tensorrt="10.3")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    told = refusal(engine)
+    assert f"needs the package {package} 10.3, which built it; got no such package" in told
+    assert f"pip install 'nmn-export{extra}'" in told
+
+
+def test_without_a_record_either_package_will_do(engine, pretended_gpu, monkeypatch):
+    record_path(engine).unlink()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "needs the package tensorrt or tensorrt_rtx; got no such package" in refusal(engine)
+
+
+def test_then_the_version_that_built_it(engine, pretended_gpu):
+    edit_record(engine, tensorrt="1.6.0.1")
+    told = refusal(engine)
+    assert "in the version of TensorRT that built it; got tensorrt_rtx 1.7" in told
+    assert "and 1.6.0.1 in the engine" in told
+    assert "pip install 'tensorrt_rtx==1.6.0.1'" in told
+
+
+@pytest.mark.parametrize(
+    ("package", "embedded", "version", "runs"),
+    [
+        ("tensorrt", False, "10.3.0", True),
+        ("tensorrt", False, "10.9.0", False),
+        ("tensorrt", True, "10.12.0", True),
+        ("tensorrt", True, "10.2.9", False),
+        ("tensorrt_rtx", True, "10.9.0", False),
+    ],
+)
+def test_only_an_engine_of_tensorrt_that_holds_its_plugin_runs_in_later_versions(
+    package, embedded, version, runs
+):
+    plugin = types.SimpleNamespace(embedded=embedded)
+    record = types.SimpleNamespace(tensorrt_package=package, tensorrt="10.3.0", plugin=plugin)
+    expected = contextlib.nullcontext() if runs else pytest.raises(NmnExportError)
+    with expected:
+        engine_file._check_version(record, version)
+
+
+@needs_no_gpu
+def test_then_tensorrt_is_asked_and_its_own_words_are_told(engine, pretended_gpu):
+    told = refusal(engine)
+    assert told.startswith("tensorrt_rtx 1.7")
+    assert "must be able to run the engine on this GPU" in told
+    assert "driver" in told
+
+
+def test_what_is_no_engine_is_malformed(engine, pretended_gpu):
+    replace_engine(engine, b"not an engine " * 100)
+    assert "got malformed engine (capability 8.9)" in refusal(engine)
+    replace_engine(engine, b"")
+    assert "must be able to run the engine" in refusal(engine)
+
+
+@needs_no_gpu
+def test_an_engine_that_does_not_load_is_told_in_tensorrts_words(
+    engine, pretended_gpu, monkeypatch
+):
+    monkeypatch.setattr(engine_file, "_check_validity", lambda *_: None)
+    assert "must be able to load the engine; got IRuntime::deserializeCudaEngine" in refusal(engine)
+    replace_engine(engine, b"not an engine " * 100)
+    assert "created with incompatible serialization version" in refusal(engine)
+
+
+LIBRARY = PluginLibrary(
+    path=Path("libnmn_plugin.so"),
+    sha256="",
+    version="0.1.0",
+    tensorrt_headers="10.14",
+    capabilities=(80, 89),
+    ptx=None,
+)
+
+
+@pytest.fixture
+def with_layers(engine, monkeypatch, pretended_gpu):
+    """An engine whose record speaks of two plugin layers, and what the library is said to be."""
+    edit_record(engine, plugin={"layers": 2, "version": "0.1.0"})
+
+    def library(**changes):
+        found = types.SimpleNamespace(**vars(LIBRARY) | changes)
+        found.runs_on = types.MethodType(PluginLibrary.runs_on, found)
+        monkeypatch.setattr(engine_file, "find_plugin_library", lambda path: found)
+
+    return engine, library
+
+
+def test_plugin_layers_need_the_library_and_the_plugins_are_named(with_layers, monkeypatch):
+    monkeypatch.setattr(engine_file, "find_plugin_library", lambda path: None)
+    told = refusal(with_layers[0])
+    assert "2 layers of this engine need the plugins YatDense, YatConv of version 1" in told
+    assert "in namespace ai.nmn; got no plugin library" in told
+
+
+def test_the_library_that_was_named_has_to_be_there(with_layers, tmp_path):
+    told = refusal(with_layers[0], plugin_library=tmp_path / "no.so")
+    assert "The plugin library must be a file" in told
+
+
+def test_a_library_of_another_version_is_refused(with_layers):
+    engine, library = with_layers
+    library(version="0.2.0")
+    assert "of the version that the engine was built with; got 0.2.0 in" in refusal(engine)
+
+
+def test_a_library_without_kernels_for_the_gpu_is_refused(with_layers, monkeypatch):
+    engine, library = with_layers
+    library(capabilities=(80, 86))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert "got capability 9.0, and kernels for 8.0, 8.6" in refusal(engine)
+
+
+def test_a_library_without_a_plugin_is_refused(with_layers, monkeypatch):
+    engine, library = with_layers
+    library()
+    plugins = {("YatDense", "1", "ai.nmn"), ("YatConv", "2", "ai.nmn")}
+    monkeypatch.setattr(engine_file, "load_plugins", lambda trt, runtime, path: plugins)
+    told = refusal(engine)
+    assert "must have the plugins YatConv of version 1 in namespace ai.nmn; got YatConv," in told
+
+
+def test_the_library_is_registered_with_the_runtime_before_the_engine_is_loaded(
+    with_layers, monkeypatch
+):
+    if find_plugin_library() is None:
+        pytest.skip("the plugin library is not built: make plugin")
+    engine, _ = with_layers
+    found = []
+
+    def note(trt, runtime, plan, device, log):
+        creators = runtime.get_plugin_registry().all_creators
+        found.extend((c.name, c.plugin_version, c.plugin_namespace) for c in creators)
+        found.append(runtime.engine_host_code_allowed)
+        raise NmnExportError("far enough", got="it", fix="")
+
+    monkeypatch.setattr(engine_file, "_check_validity", note)
+    assert "far enough" in refusal(engine)
+    assert ("YatDense", "1", "ai.nmn") in found
+    assert ("YatConv", "1", "ai.nmn") in found
+    assert found[-1] is False
+
+
+def test_an_engine_that_holds_the_library_needs_none_and_may_run_it(with_layers, monkeypatch):
+    engine, _ = with_layers
+    edit_record(engine, plugin={"embedded": True})
+    allowed = []
+
+    def note(trt, runtime, plan, device, log):
+        allowed.append(runtime.engine_host_code_allowed)
+        raise NmnExportError("far enough", got="it", fix="")
+
+    monkeypatch.setattr(engine_file, "find_plugin_library", lambda path: 1 / 0)
+    monkeypatch.setattr(engine_file, "_check_validity", note)
+    assert "far enough" in refusal(engine)
+    assert allowed == [True]
+
+
+def test_a_plugin_that_tensorrt_misses_is_told_by_name():
+    words = "Cannot find plugin: YatDense, version: 1, namespace: ai.nmn."
+    told = str(engine_file._unloadable(types.SimpleNamespace(__name__="tensorrt"), words))
+    assert words in told
+    assert "Name the library that has this plugin with --plugin-library" in told
+
+
+def test_the_first_error_is_told_and_later_ones_are_its_consequences():
+    log = Log()
+    log("INFO", "loading")
+    log("ERROR", "no driver\n  at all")
+    log("INTERNAL_ERROR", "no context")
+    assert log.take() == "no driver at all"
+    assert log.take() == "no reason that TensorRT would give"
