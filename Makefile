@@ -17,7 +17,7 @@ TENSORRT_INCLUDE_DIR := build/headers/kernel_lens/include/tensorrt
 endif
 LIBRARY := nmn_export/engine/libnmn_plugin.so
 
-.PHONY: demo test lint types bench gpu kernels plugin wheel clean
+.PHONY: demo test lint types bench gpu gpu-plugin kernels plugin wheel clean
 
 demo: $(INSTALLED)  ## train, export, run and check a small network, and AetherResNet-18
 	$(BIN)/python -m examples.demo
@@ -38,6 +38,10 @@ bench: $(INSTALLED)  ## ONNX Runtime on the CPU: ours, the linear twin, the naiv
 
 gpu:  ## the fused kernels, on a machine with a GPU, PyTorch and Triton, and nothing installed
 	$(PYTHON) -m benchmarks.gpu
+
+gpu-plugin:  ## the plugins' enqueue, on a machine with a GPU, PyTorch and build/plugin of elsewhere
+	rm -rf build/cases && $(PYTHON) -m tests.plugins.written_cases build/cases
+	build/plugin/nmn_plugin_test build/plugin/libnmn_plugin.so build/cases
 
 kernels: $(KERNELS)  ## compile them ahead of time and audit them, without a GPU
 

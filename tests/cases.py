@@ -4,11 +4,13 @@ import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pytest
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pytest
 
 Bias = Literal["none", "vector", "scalar"]
 
@@ -250,8 +252,10 @@ def conv_case(case_id: str) -> ConvCase:
 
 def with_dtypes(
     cases: Sequence[DenseCase | ConvCase], *dtypes: torch.dtype
-) -> list[pytest.ParameterSet]:
+) -> "list[pytest.ParameterSet]":
     """Return every case in float32 and in one of `dtypes`, taken in turn, for `parametrize`."""
+    import pytest  # noqa: PLC0415 - the table is also read on machines that have none
+
     return [
         pytest.param(case, dtype, id=f"{case.id}-{str(dtype).removeprefix('torch.')}")
         for case, turn in zip(cases, itertools.cycle(dtypes), strict=False)
