@@ -1,4 +1,4 @@
-"""The demo: train a small AetherResNet on digits, export it, run it, check it, time it.
+"""The demo: train a small AetherResNet, export it, run it, check it, time it, build an engine.
 
 Everything it writes goes to build/demo/. It takes about two minutes on two cores.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.contestants import NAMES, contestants
-from nmn_export import check, export, run
+from nmn_export import build, check, export, run
 from nmn_export.models import AetherResNet, BasicBlock, aether_resnet18
 from nmn_export.report.compare import Comparison
 from nmn_export.report.machine import machine
@@ -73,6 +73,17 @@ def latency(model: nn.Module, x: Tensor, rounds: int) -> dict[str, Timing]:
     with Progress(console=console) as progress:
         task = progress.add_task("timing", total=rounds)
         return interleave(calls, rounds, on_round=lambda: progress.advance(task))
+
+
+def engine(model: Path) -> str:
+    """Build a TensorRT engine for a GPU that need not be there, and say what is in it."""
+    built = build(model, model.with_suffix(".engine"), compute_capabilities=[89])
+    plugin = built.record.plugin
+    library = "" if plugin.library else " (make plugin builds the library of fused kernels)"
+    return (
+        f"{built.path.name}, for compute capability 8.9: {plugin.layers} ⵟ ops in the plugin, "
+        f"{plugin.decomposed} made of standard ops{library}."
+    )
 
 
 def report(
@@ -137,6 +148,9 @@ def main() -> None:
     for name in NAMES:
         ms, ratio = timings[name].median * 1e3, timings[name].median / linear
         console.print(f"  {name:8} {ms:7.2f} ms  {ratio:.2f}× linear")
+
+    with console.status("building an engine"):
+        console.print(engine(files["aether-resnet18"]))
 
     (folder / "report.md").write_text(report(answers, checks, timings, arguments.rounds))
     console.print(f"files: {', '.join(map(str, files.values()))}; report: {folder / 'report.md'}")
