@@ -133,7 +133,10 @@ def table(found: list[tuple[Kernel, Path, bool]], digest: str, description: str)
         f'char const* const kMANIFEST_HASH = "{digest}";\n'
         f'char const* const kKERNELS_DESCRIPTION = R"({description})";\n\n'
         "std::vector<Kernel> const& kernels()\n{\n"
-        "    static std::vector<Kernel> const table{\n" + rows + "    };\n    return table;\n}\n\n"
+        "    // Never destroyed: threads may still infer while the process ends.\n"
+        "    static auto const& table = *new std::vector<Kernel>{\n"
+        + rows
+        + "    };\n    return table;\n}\n\n"
         "} // namespace nmn::plugin\n"
     )
 
@@ -142,6 +145,8 @@ def main(folder: Path, out: Path) -> None:
     """Read the manifest and write what is compiled and assembled."""
     text = (folder / MANIFEST).read_bytes()
     manifest = json.loads(text)
+    if not manifest["kernels"]:
+        raise SystemExit(f"error: {MANIFEST} must name kernels; build them")
     names = {kernel["name"] for kernel in manifest["kernels"]}
     if len({tactic(name) for name in names}) != len(names):
         raise SystemExit("error: two kernels have the same tactic; rename one")
@@ -166,4 +171,10 @@ def main(folder: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (KeyError, ValueError) as error:
+        raise SystemExit(
+            f"error: {MANIFEST} must be as nmn-export writes it; got {error!r}; "
+            "build the kernels again"
+        ) from error

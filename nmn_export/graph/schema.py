@@ -57,8 +57,10 @@ def is_yat(node: ir.Node) -> bool:
 
 
 def bias_or_zero(weight: FLOAT, bias: FLOAT | None) -> FLOAT:
-    """Return the bias input of a node whose torch op may have gone without one."""
-    if bias is not None:
+    """Return the bias input of a node, [N], whose torch op may have [N], [1] or none."""
+    if bias is None:
+        zeros = opset18.Expand(0.0, opset18.Shape(weight, start=0, end=1))
+        return opset18.CastLike(zeros, weight)
+    if bias.shape == weight.shape[:1]:
         return bias
-    zeros = opset18.Expand(0.0, opset18.Shape(weight, start=0, end=1))
-    return opset18.CastLike(zeros, weight)
+    return opset18.Expand(bias, opset18.Shape(weight, start=0, end=1))

@@ -70,16 +70,26 @@ int64_t product(Dims const& dims, int32_t first, int32_t last)
     int64_t size = 1;
     for (int32_t i = first; i < last; ++i)
     {
-        size *= dims.d[i];
+        size = multiply(size, dims.d[i]);
     }
     return size;
 }
 
+Workspace::Workspace(void* base) : mBase(static_cast<char*>(base))
+{
+    if (base == nullptr)
+    {
+        throw refusal("TensorRT must give the scratch memory that it was asked for; got none");
+    }
+}
+
 void checkReach(char const* what, int64_t elements)
 {
-    if (elements > std::numeric_limits<int32_t>::max())
+    // Kernels count on to the end of a tile.
+    constexpr int64_t kMARGIN = 4096;
+    if (elements > std::numeric_limits<int32_t>::max() - kMARGIN)
     {
-        throw refusal(what, " must have fewer than 2^31 elements; got ", elements);
+        throw refusal(what, " must be smaller than 2^31 - 4096; got ", elements);
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 namespace nmn::plugin
@@ -41,6 +42,12 @@ struct Call
 
     bool operator==(Call const& other) const;
 
+    //! Rows of the weight.
+    int64_t rows() const
+    {
+        return weight.d[prepared ? 1 : 0];
+    }
+
     //! Planes that add up to the weight: 3 or 2 of bfloat16 for float32, else 1.
     int32_t planes() const;
 
@@ -54,7 +61,14 @@ char const* nameOf(nvinfer1::DataType type);
 //! Sizes as they are printed, such as 2x3x224x224.
 std::string toString(nvinfer1::Dims const& dims);
 
-//! Product of the sizes from `first` to before `last`.
+//! Return a · b for sizes, or the largest number there is.
+inline int64_t multiply(int64_t a, int64_t b)
+{
+    int64_t result = 0;
+    return __builtin_mul_overflow(a, b, &result) ? std::numeric_limits<int64_t>::max() : result;
+}
+
+//! Product of the sizes from `first` to before `last`, see `multiply`.
 int64_t product(nvinfer1::Dims const& dims, int32_t first, int32_t last);
 
 inline int64_t ceilDiv(int64_t a, int64_t b)
@@ -71,14 +85,21 @@ inline int64_t align(int64_t size)
     return ceilDiv(size, kALIGNMENT) * kALIGNMENT;
 }
 
-//! Refuse tensors beyond the reach of 32-bit offsets.
+//! Refuse tensors, and sizes, beyond the reach of the kernels' 32-bit offsets.
 void checkReach(char const* what, int64_t elements);
 
-//! Hands out scratch memory; told of no memory, counts how much would be needed.
+//! Hands out scratch memory, or counts how much would be needed.
 class Workspace
 {
 public:
-    explicit Workspace(void* base) : mBase(static_cast<char*>(base)) {}
+    //! Return one that counts only.
+    static Workspace measure()
+    {
+        return Workspace();
+    }
+
+    //! \throws std::invalid_argument There is no memory.
+    explicit Workspace(void* base);
 
     template <typename Element> Element* take(int64_t elements)
     {
@@ -100,7 +121,9 @@ public:
 private:
     static constexpr int64_t kGRAIN = 256;
 
-    char* mBase;
+    Workspace() = default;
+
+    char* mBase{nullptr};
     int64_t mSize{0};
 };
 

@@ -38,9 +38,10 @@ bool runs(Kernel const& kernel, int32_t capability)
 
 Context& Context::current()
 {
-    static std::mutex sMutex;
-    // By their numbers: the address of a context that has ended may be that of a later one.
-    static std::map<unsigned long long, std::unique_ptr<Context>> sContexts;
+    // Never destroyed: threads may still infer while the process ends. By their numbers, since the
+    // address of a context that has ended may be that of a later one.
+    static auto& sMutex = *new std::mutex;
+    static auto& sContexts = *new std::map<unsigned long long, std::unique_ptr<Context>>;
     Driver const& driver = Driver::get();
     CUcontext handle{};
     driver.check(driver.cuCtxGetCurrent(&handle), "cuCtxGetCurrent");
@@ -108,12 +109,20 @@ Loaded Context::load(std::string_view name)
     CUmodule module{};
     driver.check(driver.cuModuleLoadData(&module, kernel.image), "cuModuleLoadData");
     Loaded loaded{&kernel, nullptr};
-    driver.check(
-        driver.cuModuleGetFunction(&loaded.function, module, kernel.symbol), "cuModuleGetFunction");
-    driver.check(
-        driver.cuFuncSetAttribute(loaded.function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-            static_cast<int>(kernel.sharedBytes)),
-        "cuFuncSetAttribute");
+    try
+    {
+        driver.check(driver.cuModuleGetFunction(&loaded.function, module, kernel.symbol),
+            "cuModuleGetFunction");
+        driver.check(driver.cuFuncSetAttribute(loaded.function,
+                         CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                         static_cast<int>(kernel.sharedBytes)),
+            "cuFuncSetAttribute");
+    }
+    catch (...)
+    {
+        driver.cuModuleUnload(module);
+        throw;
+    }
     mLoaded.emplace(kernel.name, loaded);
     return loaded;
 }

@@ -17,8 +17,8 @@ struct Loaded
     CUfunction function{nullptr};
 };
 
-//! A CUDA context; its kernels stay loaded as long as it lives. All methods may be called from
-//! several threads at once.
+//! A CUDA context; its kernels stay loaded as long as it lives, the library's unloading included.
+//! All methods may be called from several threads at once.
 class Context
 {
 public:

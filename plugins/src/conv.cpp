@@ -3,16 +3,14 @@
 #include "conv_problem.h"
 #include "log.h"
 
+#include <algorithm>
+
 namespace nmn::plugin
-{
-namespace
 {
 
 using nvinfer1::DataType;
 using nvinfer1::DimensionOperation;
 using nvinfer1::TensorFormat;
-
-} // namespace
 
 std::vector<nvinfer1::PluginField> Conv::attributes()
 {
@@ -54,6 +52,12 @@ Conv::Conv(FieldReader const& fields)
     {
         throw refusal("YatConv takes at least one group; got ", mGroup);
     }
+    // Of programs along the second axis of a grid there are no more.
+    constexpr int32_t kMOST_GROUPS = 65535;
+    if (mGroup > kMOST_GROUPS)
+    {
+        throw refusal("YatConv takes at most ", kMOST_GROUPS, " groups; got ", mGroup);
+    }
 }
 
 int32_t Conv::rank() const
@@ -77,24 +81,33 @@ int32_t Conv::nbPreparedInputs() const
     return kCOLUMN_BIAS + 1;
 }
 
+int64_t Conv::slack(int32_t axis) const
+{
+    int64_t const reach = mDilations[axis] * (mKernelShape[axis] - int64_t{1}) + 1;
+    return int64_t{mPads[axis]} + mPads[rank() + axis] - reach;
+}
+
+void Conv::checkRanks(int32_t x, int32_t weight, bool isPrepared) const
+{
+    if (x != rank() + 2 || weight != (isPrepared ? 3 : rank() + 2))
+    {
+        throw refusal("YatConv over ", rank(),
+            " axes takes an input of [B, C, *S] and a weight of "
+            "[O, C / group, *K]; got ",
+            x, " and ", weight, " dimensions");
+    }
+}
+
 nvinfer1::DimsExprs Conv::outputShape(nvinfer1::DimsExprs const& x,
     nvinfer1::DimsExprs const& weight, bool prepared, nvinfer1::IExprBuilder& builder) const
 {
-    int32_t const weightRank = prepared ? 3 : rank() + 2;
-    if (x.nbDims != rank() + 2 || weight.nbDims != weightRank)
-    {
-        throw refusal("YatConv over ", rank(),
-            " axes takes an input of [B, C, *S] and a weight of"
-            " [O, C / group, *K]; got ",
-            x.nbDims, " and ", weight.nbDims, " dimensions");
-    }
+    checkRanks(x.nbDims, weight.nbDims, prepared);
     nvinfer1::DimsExprs y = x;
     y.d[1] = weight.d[prepared ? 1 : 0];
     for (int32_t i = 0; i < rank(); ++i)
     {
-        int64_t const reach = mDilations[i] * (mKernelShape[i] - int64_t{1});
-        auto const* const room = builder.operation(DimensionOperation::kSUM, *x.d[2 + i],
-            *builder.constant(int64_t{mPads[i]} + mPads[rank() + i] - reach - 1));
+        auto const* const room
+            = builder.operation(DimensionOperation::kSUM, *x.d[2 + i], *builder.constant(slack(i)));
         if (room->isConstant() && room->getConstantValue() < 0)
         {
             throw refusal("YatConv takes an image at least as large as a dilated filter; got axis ",
@@ -105,6 +118,11 @@ nvinfer1::DimsExprs Conv::outputShape(nvinfer1::DimsExprs const& x,
         y.d[2 + i] = builder.operation(DimensionOperation::kSUM, *steps, *builder.constant(1));
     }
     return y;
+}
+
+int32_t Conv::featureAxis(nvinfer1::Dims const& /*x*/) const
+{
+    return 1;
 }
 
 bool Conv::wantsChannelsLast(Call const& call) const
@@ -129,33 +147,43 @@ TensorFormat Conv::channelsLastFormat(DataType type) const
 
 void Conv::check(Call const& call) const
 {
-    int32_t const weightRank = call.prepared ? 3 : rank() + 2;
-    if (call.x.nbDims != rank() + 2 || call.weight.nbDims != weightRank)
-    {
-        throw refusal("YatConv over ", rank(),
-            " axes takes an input of [B, C, *S] and a weight of"
-            " [O, C / group, *K]; got ",
-            toString(call.x), " and ", toString(call.weight));
-    }
+    checkRanks(call.x.nbDims, call.weight.nbDims, call.prepared);
     Problem const problem(*this, call);
-    int64_t const rows = call.weight.d[call.prepared ? 1 : 0];
-    int64_t const stored = product(call.weight, call.prepared ? 2 : 1, weightRank);
-    int64_t const wanted
-        = call.prepared ? problem.weight().rowStride() : problem.features * problem.weight().taps;
-    if (call.x.d[1] % mGroup != 0 || rows % mGroup != 0 || stored != wanted)
+    bool fits = call.x.d[1] % mGroup == 0 && call.rows() % mGroup == 0;
+    if (call.prepared)
+    {
+        fits = fits && call.weight.d[2] == problem.weight().rowStride();
+    }
+    else
+    {
+        fits = fits && call.weight.d[1] == problem.features
+               && std::equal(mKernelShape.begin(), mKernelShape.end(), call.weight.d + 2);
+    }
+    if (!fits || problem.features < 1 || problem.filters < 1)
     {
         throw refusal("YatConv takes channels that its ", mGroup,
-            " groups divide, and filters over those of one; got ", toString(call.x), " and ",
-            toString(call.weight));
+            " groups divide, and filters over those of one, of its kernel's shape; got ",
+            toString(call.x), " and ", toString(call.weight));
+    }
+    if (call.channelsLast && !wantsChannelsLast(call))
+    {
+        throw refusal("YatConv takes channels last if 16 divides those of a group; got ",
+            toString(call.x), " and ", toString(call.weight));
     }
     if (volume(problem.outSize) == 0)
     {
         throw refusal(
             "YatConv takes an image at least as large as a dilated filter; got ", toString(call.x));
     }
-    checkReach("the input of YatConv", problem.pixels() * problem.group * problem.features);
-    checkReach("the output of YatConv", problem.patches() * problem.group * problem.filters);
-    checkReach("the weight of YatConv", call.planes() * problem.weight().planeStride());
+    int64_t const channels = problem.group * problem.features;
+    checkReach("the input of YatConv", multiply(problem.pixels(), channels));
+    checkReach("the output of YatConv", multiply(problem.patches(), call.rows()));
+    checkReach("the weight of YatConv", multiply(call.planes(), problem.weight().planeStride()));
+    for (int32_t i = 0; i < rank(); ++i)
+    {
+        checkReach("an axis of YatConv with its pads",
+            call.x.d[2 + i] + mPads[i] + int64_t{mPads[rank() + i]});
+    }
 }
 
 } // namespace nmn::plugin

@@ -11,7 +11,8 @@ namespace nmn::plugin
 {
 
 //! One number for the depth, the height and the width, 1 or 0 where an image has no such axis.
-using Axes = std::array<int32_t, 3>;
+constexpr int32_t kMOST_AXES = 3;
+using Axes = std::array<int64_t, kMOST_AXES>;
 
 //! YatConv with its attributes.
 //!
@@ -29,6 +30,7 @@ public:
     int32_t nbPreparedInputs() const override;
     nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const& x, nvinfer1::DimsExprs const& weight,
         bool prepared, nvinfer1::IExprBuilder& builder) const override;
+    int32_t featureAxis(nvinfer1::Dims const& x) const override;
     bool wantsChannelsLast(Call const& call) const override;
     nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType type) const override;
     void check(Call const& call) const override;
@@ -45,6 +47,11 @@ private:
     struct Scratch;
 
     int32_t rank() const;
+
+    //! By how much an axis is longer, with its pads, than the reach of the first patch.
+    int64_t slack(int32_t axis) const;
+
+    void checkRanks(int32_t x, int32_t weight, bool isPrepared) const;
     void setGeometry(Arguments& arguments, Problem const& problem, bool isChannelsLast) const;
     static void launchPixels(Loaded const& kernel, Problem const& problem, void const* input,
         Scratch const& scratch, CUstream stream);

@@ -18,7 +18,7 @@ void setAxes(Arguments& arguments, std::array<Parameter, 3> const& parameters, A
 {
     for (size_t i = 0; i < axes.size(); ++i)
     {
-        arguments[parameters[i]] = axes[i];
+        arguments[parameters[i]] = static_cast<int32_t>(axes[i]);
     }
 }
 
@@ -77,10 +77,10 @@ Kernel const& Conv::choose(
         [&](Kernel const* a, Kernel const* b) { return rank(a) < rank(b); });
 }
 
-Steps Conv::steps(Kernel const& main, Call const& call) const
+Steps Conv::steps(Kernel const& /*main*/, Call const& call) const
 {
     std::string const type = nameOf(call.type);
-    Steps steps{main.name, {}, {}, {}};
+    Steps steps;
     steps.weights = call.prepared ? "" : "prepare_weight_" + type;
     (call.channelsLast ? steps.norms : steps.pixels)
         = (call.channelsLast ? "row_norm_" : "pack_pixels_") + type;
@@ -89,7 +89,7 @@ Steps Conv::steps(Kernel const& main, Call const& call) const
 
 size_t Conv::workspaceSize(Kernel const& /*main*/, Call const& call) const
 {
-    Workspace workspace(nullptr);
+    Workspace workspace = Workspace::measure();
     Scratch const scratch(Problem(*this, call), call, nullptr, workspace);
     return workspace.size();
 }
@@ -147,13 +147,15 @@ void Conv::enqueue(Call const& call, LoadedSteps const& steps, int32_t /*process
         prepareWeights(
             steps.weights, call, weight, mScaling, false, inputs, scratch.weights, stream);
     }
-    if (call.channelsLast)
+    // An image without pixels may still have patches, all of them padding.
+    bool const hasPixels = problem.pixels() > 0;
+    if (hasPixels && call.channelsLast)
     {
         launchNorms(steps.norms,
             {inputs[kX], problem.pixels() * problem.group, problem.features, problem.features},
             scratch.norms, stream);
     }
-    else
+    if (hasPixels && !call.channelsLast)
     {
         launchPixels(steps.pixels, problem, inputs[kX], scratch, stream);
     }

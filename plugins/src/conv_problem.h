@@ -5,13 +5,10 @@
 #include "kernel.h"
 
 #include <algorithm>
-#include <functional>
 #include <numeric>
 
 namespace nmn::plugin
 {
-
-constexpr int32_t kMOST_AXES = 3;
 
 //! Spread the first numbers of `values`, one for each of `rank` axes, over the last axes.
 inline Axes spread(std::vector<int32_t> const& values, int32_t rank, int32_t otherwise)
@@ -23,7 +20,7 @@ inline Axes spread(std::vector<int32_t> const& values, int32_t rank, int32_t oth
 
 inline int64_t volume(Axes const& axes)
 {
-    return std::accumulate(axes.begin(), axes.end(), int64_t{1}, std::multiplies<int64_t>());
+    return std::accumulate(axes.begin(), axes.end(), int64_t{1}, multiply);
 }
 
 //! Sizes of a call.
@@ -39,29 +36,26 @@ struct Conv::Problem
 
     Problem(Conv const& conv, Call const& call)
         : batch(call.x.d[0]), group(conv.mGroup), features(call.x.d[1] / conv.mGroup),
-          filters(call.weight.d[call.prepared ? 1 : 0] / conv.mGroup), size{1, 1, 1},
-          outSize{1, 1, 1}, kernel(spread(conv.mKernelShape, conv.rank(), 1))
+          filters(call.rows() / conv.mGroup), size{1, 1, 1}, outSize{1, 1, 1},
+          kernel(spread(conv.mKernelShape, conv.rank(), 1))
     {
-        int32_t const rank = conv.rank();
-        for (int32_t i = 0; i < rank; ++i)
+        int32_t const first = kMOST_AXES - conv.rank();
+        for (int32_t i = 0; i < conv.rank(); ++i)
         {
-            int64_t const width = call.x.d[2 + i];
-            int64_t const reach = conv.mDilations[i] * (conv.mKernelShape[i] - int64_t{1});
-            int64_t const room = width + conv.mPads[i] + conv.mPads[rank + i] - reach - 1;
-            size[kMOST_AXES - rank + i] = static_cast<int32_t>(width);
-            outSize[kMOST_AXES - rank + i]
-                = room < 0 ? 0 : static_cast<int32_t>(room / conv.mStrides[i] + 1);
+            int64_t const room = call.x.d[2 + i] + conv.slack(i);
+            size[first + i] = call.x.d[2 + i];
+            outSize[first + i] = room < 0 ? 0 : room / conv.mStrides[i] + 1;
         }
     }
 
     int64_t pixels() const
     {
-        return batch * volume(size);
+        return multiply(batch, volume(size));
     }
 
     int64_t patches() const
     {
-        return batch * volume(outSize);
+        return multiply(batch, volume(outSize));
     }
 
     WeightShape weight() const
@@ -78,7 +72,8 @@ struct Conv::Problem
     //! Whether 16 bytes can be copied at a time, of the input and of the output.
     bool isAligned() const
     {
-        return features % kALIGNMENT == 0 && filters % kALIGNMENT == 0;
+        // A size that is not known yet is negative.
+        return features > 0 && features % kALIGNMENT == 0 && filters % kALIGNMENT == 0;
     }
 };
 

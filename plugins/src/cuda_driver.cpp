@@ -39,6 +39,7 @@ Driver open()
     find(library, "cuDeviceGetAttribute", driver.cuDeviceGetAttribute);
     find(library, "cuModuleLoadData", driver.cuModuleLoadData);
     find(library, "cuModuleGetFunction", driver.cuModuleGetFunction);
+    find(library, "cuModuleUnload", driver.cuModuleUnload);
     find(library, "cuFuncSetAttribute", driver.cuFuncSetAttribute);
     find(library, "cuLaunchKernel", driver.cuLaunchKernel);
     find(library, "cuMemsetD32Async", driver.cuMemsetD32Async);

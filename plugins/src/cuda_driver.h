@@ -18,6 +18,7 @@ struct Driver
     decltype(&::cuDeviceGetAttribute) cuDeviceGetAttribute;
     decltype(&::cuModuleLoadData) cuModuleLoadData;
     decltype(&::cuModuleGetFunction) cuModuleGetFunction;
+    decltype(&::cuModuleUnload) cuModuleUnload;
     decltype(&::cuFuncSetAttribute) cuFuncSetAttribute;
     decltype(&::cuLaunchKernel) cuLaunchKernel;
     decltype(&::cuMemsetD32Async) cuMemsetD32Async;

@@ -80,6 +80,11 @@ nvinfer1::DimsExprs Dense::outputShape(nvinfer1::DimsExprs const& x,
     return y;
 }
 
+int32_t Dense::featureAxis(nvinfer1::Dims const& x) const
+{
+    return x.nbDims - 1;
+}
+
 bool Dense::wantsChannelsLast(Call const& /*call*/) const
 {
     return false;
@@ -94,9 +99,14 @@ void Dense::check(Call const& call) const
 {
     checkSizes(call);
     DenseProblem const problem(call);
-    checkReach("the input of YatDense", problem.batch * problem.features);
-    checkReach("the output of YatDense", problem.batch * problem.outputs);
-    checkReach("the weight of YatDense", call.planes() * problem.weight().planeStride());
+    if (problem.outputs < 1 || problem.features < 1)
+    {
+        throw refusal("YatDense takes a weight of at least one row and one feature; got ",
+            toString(call.weight));
+    }
+    checkReach("the input of YatDense", multiply(problem.batch, problem.features));
+    checkReach("the output of YatDense", multiply(problem.batch, problem.outputs));
+    checkReach("the weight of YatDense", multiply(call.planes(), problem.weight().planeStride()));
 }
 
 } // namespace nmn::plugin

@@ -24,6 +24,7 @@ public:
     int32_t nbPreparedInputs() const override;
     nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const& x, nvinfer1::DimsExprs const& weight,
         bool prepared, nvinfer1::IExprBuilder& builder) const override;
+    int32_t featureAxis(nvinfer1::Dims const& x) const override;
     bool wantsChannelsLast(Call const& call) const override;
     nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType type) const override;
     void check(Call const& call) const override;

@@ -154,7 +154,7 @@ Kernel const& Dense::choose(
 Steps Dense::steps(Kernel const& main, Call const& call) const
 {
     std::string const type = nameOf(call.type);
-    Steps steps{main.name, {}, {}, {}};
+    Steps steps;
     steps.weights = call.prepared ? "" : "prepare_weight_" + type;
     if (takesNorms(main))
     {
@@ -167,7 +167,7 @@ Steps Dense::steps(Kernel const& main, Call const& call) const
 size_t Dense::workspaceSize(Kernel const& main, Call const& call) const
 {
     int64_t const slots = std::min(kMOST_SLOTS, DenseProblem(call).tiles(main) * kMOST_PARTS);
-    Workspace workspace(nullptr);
+    Workspace workspace = Workspace::measure();
     Scratch const scratch(main, call, mSpherical, slots, nullptr, workspace);
     return workspace.size();
 }

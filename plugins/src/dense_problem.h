@@ -17,7 +17,7 @@ struct DenseProblem
 
     explicit DenseProblem(Call const& call)
         : batch(product(call.x, 0, call.x.nbDims - 1)), features(call.x.d[call.x.nbDims - 1]),
-          outputs(call.weight.d[call.prepared ? 1 : 0])
+          outputs(call.rows())
     {
     }
 

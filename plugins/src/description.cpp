@@ -24,6 +24,7 @@ template <typename Op> std::string describeOp()
 std::string describe()
 {
     std::ostringstream text;
+    text.imbue(std::locale::classic());
     text << "{\"version\": \"" << NMN_VERSION << "\", \"tensorrt_headers\": \"" << NV_TENSORRT_MAJOR
          << "." << NV_TENSORRT_MINOR << "\", \"ops\": {" << describeOp<Dense>() << ", "
          << describeOp<Conv>() << "}, " << kKERNELS_DESCRIPTION << "}";

@@ -160,6 +160,7 @@ nvinfer1::PluginFieldCollection const* FieldWriter::collection()
 std::string FieldWriter::text() const
 {
     std::ostringstream text;
+    text.imbue(std::locale::classic());
     // Every digit: plugins that differ in one must not share a timing.
     text.precision(std::numeric_limits<float>::max_digits10);
     for (PluginField const& field : mFields)

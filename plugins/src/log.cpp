@@ -13,8 +13,12 @@ nvinfer1::ILoggerFinder* sFinder{nullptr};
 
 nvinfer1::ILogger* findLogger()
 {
-    std::lock_guard<std::mutex> const lock(sMutex);
-    return sFinder == nullptr ? nullptr : sFinder->findLogger();
+    nvinfer1::ILoggerFinder* finder = nullptr;
+    {
+        std::lock_guard<std::mutex> const lock(sMutex);
+        finder = sFinder;
+    }
+    return finder == nullptr ? nullptr : finder->findLogger();
 }
 
 } // namespace
@@ -25,24 +29,22 @@ void setLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept
     sFinder = finder;
 }
 
-void logError(std::string const& message) noexcept
+void logError(char const* where, char const* what) noexcept
 {
     try
     {
-        std::string const line = "nmn_plugin: " + message;
+        std::string const line = std::string("nmn_plugin: ") + where + ": " + what;
         if (nvinfer1::ILogger* const logger = findLogger())
         {
             logger->log(nvinfer1::ILogger::Severity::kERROR, line.c_str());
-        }
-        else
-        {
-            std::fprintf(stderr, "%s\n", line.c_str());
+            return;
         }
     }
     catch (...)
     {
         // A message that cannot be made or delivered is no reason to end the process.
     }
+    std::fprintf(stderr, "nmn_plugin: %s: %s\n", where, what);
 }
 
 } // namespace nmn::plugin

@@ -4,6 +4,7 @@
 #include <NvInferRuntime.h>
 
 #include <exception>
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -14,13 +15,14 @@ namespace nmn::plugin
 //! Remember where TensorRT's logger is found; until then, messages go to the standard error stream.
 void setLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept;
 
-//! Say that something went wrong.
-void logError(std::string const& message) noexcept;
+//! Say what went wrong, and where.
+void logError(char const* where, char const* what) noexcept;
 
 //! Return an exception whose message is made of `parts`: the rule, and what was got.
 template <typename... Parts> std::invalid_argument refusal(Parts const&... parts)
 {
     std::ostringstream message;
+    message.imbue(std::locale::classic());
     (message << ... << parts);
     return std::invalid_argument(message.str());
 }
@@ -37,11 +39,11 @@ Result guarded(char const* where, Result fallback, Action const& action) noexcep
     }
     catch (std::exception const& error)
     {
-        logError(std::string(where) + ": " + error.what());
+        logError(where, error.what());
     }
     catch (...)
     {
-        logError(std::string(where) + ": an exception of unknown type");
+        logError(where, "an exception of unknown type");
     }
     return fallback;
 }

@@ -5,7 +5,13 @@
 #include "description.h"
 #include "yat_plugin.h"
 
+#include <NvInferVersion.h>
+
 #include <dlfcn.h>
+
+// TensorRT-RTX counts from 1.
+static_assert(NV_TENSORRT_MAJOR == 1 || NV_TENSORRT_MAJOR >= 10,
+    "The headers of TensorRT 10 or newer are needed");
 
 namespace nmn::plugin
 {
@@ -78,24 +84,38 @@ private:
     std::vector<char const*> mKnown; //!< Names of all fields that mean something.
 };
 
-//! Whether the TensorRT in the process, if it can be seen, is one whose interfaces are known:
-//! 10 and 11, and TensorRT-RTX 1.
-bool isKnownTensorRt()
+//! Return the major version of the TensorRT that `caller` is code of, or else of one that all the
+//! process sees; 0 if that cannot be known.
+int32_t majorVersion(void* caller)
 {
+    constexpr char const* kFUNCTION = "getInferLibMajorVersion";
     using Version = int32_t (*)();
-    auto const major = reinterpret_cast<Version>(dlsym(RTLD_DEFAULT, "getInferLibMajorVersion"));
-    if (major == nullptr)
+    Version version = nullptr;
+    Dl_info info{};
+    if (dladdr(caller, &info) != 0)
+    {
+        if (void* const library = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD))
+        {
+            version = reinterpret_cast<Version>(dlsym(library, kFUNCTION));
+            dlclose(library);
+        }
+    }
+    if (version == nullptr)
+    {
+        version = reinterpret_cast<Version>(dlsym(RTLD_DEFAULT, kFUNCTION));
+    }
+    return version == nullptr ? 0 : version();
+}
+
+//! Whether the interfaces of a TensorRT are known: of 10 and 11, and of TensorRT-RTX 1.
+bool isKnown(int32_t version)
+{
+    if (version == 0 || version == 1 || version == 10 || version == 11)
     {
         return true;
     }
-    int32_t const version = major();
-    if (version == 1 || version == 10 || version == 11)
-    {
-        return true;
-    }
-    logError("the library knows TensorRT 10 and 11 and TensorRT-RTX 1; got version "
-             + std::to_string(version) + "; use a library built for it");
-    return false;
+    throw refusal("the library knows TensorRT 10 and 11 and TensorRT-RTX 1; got version ", version,
+        "; use a library built for it");
 }
 
 } // namespace
@@ -110,14 +130,16 @@ extern "C" NMN_EXPORTED nvinfer1::IPluginCreatorInterface* const* getCreators(in
 {
     using namespace nmn::plugin;
     using Creators = nvinfer1::IPluginCreatorInterface* const*;
+    void* const caller = __builtin_return_address(0);
     nbCreators = 0;
     return guarded("getCreators", Creators{},
         [&]() -> Creators
         {
-            static YatCreator<Dense> sDense;
-            static YatCreator<Conv> sConv;
+            // Never destroyed, as their plugins may outlive what else ends with the process.
+            static auto& sDense = *new YatCreator<Dense>;
+            static auto& sConv = *new YatCreator<Conv>;
             static nvinfer1::IPluginCreatorInterface* const sCreators[] = {&sDense, &sConv};
-            nbCreators = isKnownTensorRt() ? static_cast<int32_t>(std::size(sCreators)) : 0;
+            nbCreators = isKnown(majorVersion(caller)) ? int32_t{std::size(sCreators)} : 0;
             return sCreators;
         });
 }

@@ -18,13 +18,13 @@ struct WeightShape
     //! Elements from one row of a plane to the next.
     int64_t rowStride() const
     {
-        return taps * align(features);
+        return multiply(taps, align(features));
     }
 
     //! Elements from one plane to the next.
     int64_t planeStride() const
     {
-        return rows * rowStride();
+        return multiply(rows, rowStride());
     }
 };
 

@@ -15,16 +15,15 @@
 namespace nmn::plugin
 {
 
-//! Kernels that are launched one after the other for a call; those without a name are not needed.
+//! Kernels that are launched before the main one of a call; those without a name are not needed.
 struct Steps
 {
-    std::string_view main;
     std::string weights; //!< Prepares raw weights.
     std::string pixels;  //!< Brings the input to channels last and takes its norms.
     std::string norms;   //!< Takes the norms of the input as it is.
 };
 
-//! The same, loaded.
+//! The same and the main one, loaded.
 struct LoadedSteps
 {
     Loaded main;
@@ -52,6 +51,9 @@ public:
         nvinfer1::DimsExprs const& weight, bool prepared, nvinfer1::IExprBuilder& builder) const
         = 0;
 
+    //! The axis of an input whose size the weight decides.
+    virtual int32_t featureAxis(nvinfer1::Dims const& x) const = 0;
+
     //! Whether the input and the output must be channels last, else they must be linear.
     virtual bool wantsChannelsLast(Call const& call) const = 0;
 
@@ -68,7 +70,7 @@ public:
     virtual Kernel const& choose(std::vector<Kernel const*> const& candidates, Call const& call,
         int32_t processors) const = 0;
 
-    //! Name all kernels of a call whose last is `main`.
+    //! Name the kernels that a call needs before `main`.
     virtual Steps steps(Kernel const& main, Call const& call) const = 0;
 
     //! Bytes of scratch memory for a call, or any smaller one, with the kernel `main`.

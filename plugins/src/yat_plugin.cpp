@@ -7,14 +7,11 @@ namespace
 
 using nvinfer1::PluginTensorDesc;
 
-constexpr int32_t kSUCCESS = 0;
-constexpr int32_t kFAILURE = 1;
-
-Kernel const& byTactic(int32_t tactic)
+Kernel const& byTactic(std::string_view op, int32_t tactic)
 {
     for (Kernel const& kernel : kernels())
     {
-        if (kernel.tactic == tactic)
+        if (kernel.op == op && kernel.tactic == tactic)
         {
             return kernel;
         }
@@ -26,7 +23,7 @@ Kernel const& byTactic(int32_t tactic)
 } // namespace
 
 YatPlugin::YatPlugin(char const* name, std::shared_ptr<YatOp const> op)
-    : mName(name), mOp(std::move(op)), mNotLoaded("no shapes were set")
+    : mName(name), mOp(std::move(op)), mNotLoaded("no shapes were set, or none that fit")
 {
     mOp->write(mFields);
     mAttributes = mFields.text();
@@ -46,9 +43,13 @@ nvinfer1::IPluginCapability* YatPlugin::getCapabilityInterface(
     case nvinfer1::PluginCapabilityType::kRUNTIME:
         return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
     }
-    logError("this TensorRT asks for an interface that the library does not know (number "
-             + std::to_string(static_cast<int32_t>(type)) + "); use a library built for it");
-    return nullptr;
+    return guarded(mName, static_cast<nvinfer1::IPluginCapability*>(nullptr),
+        [type]() -> nvinfer1::IPluginCapability*
+        {
+            throw refusal("this TensorRT asks for an interface that the library does not know "
+                          "(number ",
+                static_cast<int32_t>(type), "); use a library built for it");
+        });
 }
 
 nvinfer1::IPluginV3* YatPlugin::clone() noexcept
@@ -85,7 +86,7 @@ int32_t YatPlugin::setTactic(int32_t tactic) noexcept
         {
             if (tactic != 0)
             {
-                byTactic(tactic);
+                byTactic(mName, tactic);
             }
             mTactic = tactic;
             if (mCall)
@@ -104,13 +105,16 @@ int32_t YatPlugin::onShapeChange(PluginTensorDesc const* in, int32_t nbInputs,
         {
             checkNbInputs(nbInputs);
             auto call = std::make_unique<Call const>(in, nbInputs, in[kX].dims, in[kWEIGHT].dims);
-            mOp->check(*call);
             // TensorRT also calls this where only an address has changed.
-            if (!mCall || !(*mCall == *call) || !mNotLoaded.empty())
+            if (mCall && *mCall == *call && mNotLoaded.empty())
             {
-                mCall = std::move(call);
-                load();
+                return kSUCCESS;
             }
+            mCall.reset();
+            mNotLoaded = "no shapes were set, or none that fit";
+            checkCall(*call, in, nbInputs);
+            mCall = std::move(call);
+            load();
             return kSUCCESS;
         });
 }
@@ -125,7 +129,7 @@ void YatPlugin::load()
         mProcessors = context.processors();
         Kernel const& main = mTactic == 0
                                  ? mOp->choose(candidates(mName, *mOp, *mCall), *mCall, mProcessors)
-                                 : byTactic(mTactic);
+                                 : byTactic(mName, mTactic);
         mSteps = {};
         mSteps.main = context.load(main.name);
         Steps const steps = mOp->steps(*mSteps.main.kernel, *mCall);

@@ -16,6 +16,9 @@ namespace nmn::plugin
 constexpr char const* kNAMESPACE = "ai.nmn";
 constexpr char const* kVERSION = "1";
 
+constexpr int32_t kSUCCESS = 0;
+constexpr int32_t kFAILURE = 1;
+
 //! Name and number of the way fields are written to engines; another number is not read.
 constexpr char const* kLAYOUT_FIELD = "layout";
 constexpr int32_t kLAYOUT = 1;
@@ -71,6 +74,8 @@ public:
 
 private:
     void checkNbInputs(int32_t nbInputs) const;
+    void checkCall(
+        Call const& call, nvinfer1::PluginTensorDesc const* inputs, int32_t nbInputs) const;
     void load();
 
     char const* mName;

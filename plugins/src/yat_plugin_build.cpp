@@ -14,16 +14,38 @@ using nvinfer1::DynamicPluginTensorDesc;
 using nvinfer1::PluginTensorDesc;
 using nvinfer1::TensorFormat;
 
-constexpr int32_t kSUCCESS = 0;
-constexpr int32_t kFAILURE = 1;
+//! Multiprocessors of a usual GPU, for a choice that is made before there is one.
+constexpr int32_t kUSUAL_PROCESSORS = 128;
 
-//! The largest call in a range of shapes.
-Call largest(DynamicPluginTensorDesc const* inputs, int32_t nbInputs)
+std::vector<PluginTensorDesc> settled(DynamicPluginTensorDesc const* inputs, int32_t nbInputs)
 {
     std::vector<PluginTensorDesc> descriptions;
     std::transform(inputs, inputs + nbInputs, std::back_inserter(descriptions),
-        [](DynamicPluginTensorDesc const& input) { return input.desc; });
-    return {descriptions.data(), nbInputs, inputs[kX].max, inputs[kWEIGHT].max};
+        [](DynamicPluginTensorDesc const& input)
+        {
+            PluginTensorDesc description = input.desc;
+            description.dims = input.max;
+            return description;
+        });
+    return descriptions;
+}
+
+//! Refuse sizes of weights, and of what goes with them, that vary within a profile: which kernels
+//! there are, and how much scratch memory they need, is decided for the largest.
+void checkSettled(YatOp const& op, DynamicPluginTensorDesc const* inputs, int32_t nbInputs)
+{
+    for (int32_t i = 0; i < nbInputs; ++i)
+    {
+        for (int32_t axis = 0; axis < inputs[i].max.nbDims; ++axis)
+        {
+            bool const mayVary = i == kX && axis != op.featureAxis(inputs[i].max);
+            if (!mayVary && inputs[i].min.d[axis] != inputs[i].max.d[axis])
+            {
+                throw refusal("sizes of weights must not vary within a profile; got ",
+                    toString(inputs[i].min), " to ", toString(inputs[i].max), " for input ", i);
+            }
+        }
+    }
 }
 
 //! Type of an input, given that of the first.
@@ -38,6 +60,14 @@ DataType inputType(int32_t index, DataType x, bool prepared)
         return x == DataType::kFLOAT ? DataType::kBF16 : x;
     }
     return DataType::kFLOAT;
+}
+
+//! Whether as many planes add up to the weight as kernels of the type take. Those of a 16-bit type
+//! are the weight itself; that they are not of the other one, a strongly typed network sees to.
+bool hasRightPlanes(Call const& call)
+{
+    int32_t const planes = call.planes();
+    return call.type == DataType::kFLOAT ? planes == 2 || planes == 3 : planes == 1;
 }
 
 bool isSupported(DataType type)
@@ -58,6 +88,26 @@ void YatPlugin::checkNbInputs(int32_t nbInputs) const
     {
         throw refusal(mName, " takes ", kNB_RAW_INPUTS, " inputs, or ", mOp->nbPreparedInputs(),
             " with prepared weights; got ", nbInputs);
+    }
+}
+
+void YatPlugin::checkCall(Call const& call, PluginTensorDesc const* inputs, int32_t nbInputs) const
+{
+    mOp->check(call);
+    if (!hasRightPlanes(call))
+    {
+        throw refusal(
+            "a weight is 2 or 3 planes if it is float32, else 1; got ", toString(call.weight));
+    }
+    // The bias, and of prepared weights the terms and the scales.
+    for (int32_t i = kBIAS; i < nbInputs; ++i)
+    {
+        nvinfer1::Dims const& dims = inputs[i].dims;
+        if (dims.nbDims != 1 || dims.d[0] != call.rows())
+        {
+            throw refusal("input ", i, " must have a number for each of the ", call.rows(),
+                " rows of the weight; got ", toString(dims));
+        }
     }
 }
 
@@ -123,8 +173,12 @@ bool YatPlugin::supportsFormatCombination(int32_t pos, DynamicPluginTensorDesc c
             {
                 return false;
             }
-            Call const call(&x, nbInputs, x.dims, inOut[kWEIGHT].desc.dims);
-            return pos != kWEIGHT || mOp->wantsChannelsLast(call) == call.channelsLast;
+            if (pos != kWEIGHT)
+            {
+                return true;
+            }
+            Call const call(&x, nbInputs, x.dims, asked.dims);
+            return mOp->wantsChannelsLast(call) == call.channelsLast && hasRightPlanes(call);
         });
 }
 
@@ -134,13 +188,22 @@ int32_t YatPlugin::configurePlugin(DynamicPluginTensorDesc const* in, int32_t nb
     return guarded(mName, kFAILURE,
         [&]
         {
-            checkNbInputs(nbInputs);
-            Call const call = largest(in, nbInputs);
-            mOp->check(call);
             mTactics.clear();
-            for (Kernel const* const kernel : candidates(mName, *mOp, call))
+            checkNbInputs(nbInputs);
+            checkSettled(*mOp, in, nbInputs);
+            auto const inputs = settled(in, nbInputs);
+            Call const call(inputs.data(), nbInputs, in[kX].max, in[kWEIGHT].max);
+            checkCall(call, inputs.data(), nbInputs);
+            auto const found = candidates(mName, *mOp, call);
+            // First the one that is chosen without timing: TensorRT-RTX takes the first.
+            Call const usual(inputs.data(), nbInputs, in[kX].opt, in[kWEIGHT].opt);
+            mTactics.push_back(mOp->choose(found, usual, kUSUAL_PROCESSORS).tactic);
+            for (Kernel const* const kernel : found)
             {
-                mTactics.push_back(kernel->tactic);
+                if (kernel->tactic != mTactics[0])
+                {
+                    mTactics.push_back(kernel->tactic);
+                }
             }
             return kSUCCESS;
         });
@@ -152,7 +215,8 @@ size_t YatPlugin::getWorkspaceSize(DynamicPluginTensorDesc const* inputs, int32_
     return guarded(mName, size_t{0},
         [&]
         {
-            Call const call = largest(inputs, nbInputs);
+            auto const descriptions = settled(inputs, nbInputs);
+            Call const call(descriptions.data(), nbInputs, inputs[kX].max, inputs[kWEIGHT].max);
             size_t size = 0;
             for (Kernel const& kernel : kernels())
             {

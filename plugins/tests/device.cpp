@@ -23,7 +23,7 @@ void* library()
 
 //! Call a function of the driver.
 template <typename Function, typename... Arguments>
-void call(char const* name, Function* /*type*/, Arguments... arguments)
+void call(char const* name, Arguments... arguments)
 {
     auto* const function
         = library() ? reinterpret_cast<Function*>(dlsym(library(), name)) : nullptr;
@@ -48,20 +48,20 @@ bool Device::isThere()
 Device::Device()
 {
     CUcontext context{};
-    call("cuInit", &cuInit, 0U);
-    call("cuDeviceGet", &cuDeviceGet, &mDevice, 0);
-    call("cuDevicePrimaryCtxRetain", &cuDevicePrimaryCtxRetain, &context, mDevice);
-    call("cuCtxSetCurrent", &cuCtxSetCurrent, context);
-    call(
-        "cuStreamCreate", &cuStreamCreate, &mStream, static_cast<unsigned>(CU_STREAM_NON_BLOCKING));
+    call<decltype(cuInit)>("cuInit", 0U);
+    call<decltype(cuDeviceGet)>("cuDeviceGet", &mDevice, 0);
+    call<decltype(cuDevicePrimaryCtxRetain)>("cuDevicePrimaryCtxRetain", &context, mDevice);
+    call<decltype(cuCtxSetCurrent)>("cuCtxSetCurrent", context);
+    call<decltype(cuStreamCreate)>(
+        "cuStreamCreate", &mStream, static_cast<unsigned>(CU_STREAM_NON_BLOCKING));
 }
 
 Device::~Device()
 {
     try
     {
-        call("cuStreamDestroy_v2", &cuStreamDestroy, mStream);
-        call("cuDevicePrimaryCtxRelease_v2", &cuDevicePrimaryCtxRelease, mDevice);
+        call<decltype(cuStreamDestroy)>("cuStreamDestroy_v2", mStream);
+        call<decltype(cuDevicePrimaryCtxRelease)>("cuDevicePrimaryCtxRelease_v2", mDevice);
     }
     catch (std::exception const&)
     {
@@ -71,26 +71,26 @@ Device::~Device()
 
 void Device::synchronize() const
 {
-    call("cuStreamSynchronize", &cuStreamSynchronize, mStream);
+    call<decltype(cuStreamSynchronize)>("cuStreamSynchronize", mStream);
 }
 
 Buffer::Buffer(size_t size) : mSize(size)
 {
-    call("cuMemAlloc_v2", &cuMemAlloc, &mAddress, mSize + kMARGIN);
-    call("cuMemsetD8_v2", &cuMemsetD8, mAddress, kNAN_BYTE, mSize + kMARGIN);
+    call<decltype(cuMemAlloc)>("cuMemAlloc_v2", &mAddress, mSize + kMARGIN);
+    call<decltype(cuMemsetD8)>("cuMemsetD8_v2", mAddress, kNAN_BYTE, mSize + kMARGIN);
 }
 
 Buffer::Buffer(std::vector<char> const& content) : Buffer(content.size())
 {
-    call("cuMemcpyHtoD_v2", &cuMemcpyHtoD, mAddress, static_cast<void const*>(content.data()),
-        content.size());
+    call<decltype(cuMemcpyHtoD)>(
+        "cuMemcpyHtoD_v2", mAddress, static_cast<void const*>(content.data()), content.size());
 }
 
 Buffer::~Buffer()
 {
     try
     {
-        call("cuMemFree_v2", &cuMemFree, mAddress);
+        call<decltype(cuMemFree)>("cuMemFree_v2", mAddress);
     }
     catch (std::exception const&)
     {
@@ -105,21 +105,22 @@ void* Buffer::data() const
 
 void Buffer::clear()
 {
-    call("cuMemsetD8_v2", &cuMemsetD8, mAddress, kNAN_BYTE, mSize);
+    call<decltype(cuMemsetD8)>("cuMemsetD8_v2", mAddress, kNAN_BYTE, mSize);
 }
 
 std::vector<char> Buffer::read() const
 {
     std::vector<char> content(mSize);
-    call("cuMemcpyDtoH_v2", &cuMemcpyDtoH, static_cast<void*>(content.data()), mAddress, mSize);
+    call<decltype(cuMemcpyDtoH)>(
+        "cuMemcpyDtoH_v2", static_cast<void*>(content.data()), mAddress, mSize);
     return content;
 }
 
 bool Buffer::isMarginIntact() const
 {
     std::vector<unsigned char> margin(kMARGIN);
-    call("cuMemcpyDtoH_v2", &cuMemcpyDtoH, static_cast<void*>(margin.data()), mAddress + mSize,
-        kMARGIN);
+    call<decltype(cuMemcpyDtoH)>(
+        "cuMemcpyDtoH_v2", static_cast<void*>(margin.data()), mAddress + mSize, kMARGIN);
     return std::all_of(
         margin.begin(), margin.end(), [](unsigned char byte) { return byte == kNAN_BYTE; });
 }

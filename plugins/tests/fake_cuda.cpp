@@ -139,6 +139,11 @@ EXPORTED CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, cha
     return CUDA_SUCCESS;
 }
 
+EXPORTED CUresult cuModuleUnload(CUmodule)
+{
+    return CUDA_SUCCESS;
+}
+
 EXPORTED CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute, int)
 {
     return CUDA_SUCCESS;
@@ -148,6 +153,10 @@ EXPORTED CUresult cuLaunchKernel(CUfunction handle, unsigned gridX, unsigned gri
     unsigned threads, unsigned, unsigned, unsigned sharedBytes, CUstream, void** arguments, void**)
 {
     auto const* const function = reinterpret_cast<Function const*>(handle);
+    if (gridX == 0 || gridY == 0)
+    {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
     int const result = sLauncher == nullptr ? 1
                                             : sLauncher(function->image, function->symbol.c_str(),
                                                   gridX, gridY, threads, sharedBytes, arguments);

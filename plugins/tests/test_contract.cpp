@@ -113,6 +113,17 @@ void testFormats(Library& library, Report& report)
     library.logger().take();
 }
 
+//! The tactic of a kernel: engines hold these numbers, so they must not change.
+int32_t tacticOf(std::string const& kernel)
+{
+    uint32_t number = 0x811C9DC5U;
+    for (unsigned char const byte : kernel)
+    {
+        number = (number ^ byte) * 0x01000193U;
+    }
+    return static_cast<int32_t>(number & 0x7FFFFFFFU);
+}
+
 void testTactics(Library& library, Report& report)
 {
     auto const tacticsOf = [](Plugin& plugin, std::vector<Tensor> tensors, Sizes const& output)
@@ -130,11 +141,22 @@ void testTactics(Library& library, Report& report)
     auto const odd = tacticsOf(dense, raw(DataType::kHALF, {128, 100}, {64, 100}), {128, 64});
     report.check(even.size() > 3, "several kernels for aligned features");
     report.check(odd.size() == 1, "one kernel for others");
+    auto const firstOf = [&](int64_t batch)
+    { return tacticsOf(dense, raw(DataType::kHALF, {batch, 512}, {1024, 512}), {batch, 1024})[0]; };
+    report.check(firstOf(1) == tacticOf("yat_dense_fp16_split_16x64"), "first for one row");
+    report.check(firstOf(2048) == tacticOf("yat_dense_fp16_grouped"), "first for many rows");
+    report.check(
+        firstOf(1 << 16) == tacticOf("yat_dense_fp16_row_stationary"), "first for the most rows");
     Plugin negative = create(library, "YatDense", denseFields(1e-3F, -2.F));
     report.check(
         tacticsOf(negative, raw(DataType::kHALF, {8, 128}, {64, 128}), {8, 64}).size() == 1,
         "one kernel for a negative alpha");
     Plugin conv = create(library, "YatConv", convFields());
+    auto const images = tacticsOf(
+        conv, raw(DataType::kHALF, {64, 64, 56, 56}, {128, 64, 3, 3}), {64, 128, 28, 54});
+    report.check(images[0] == tacticOf("yat_conv_fp16_128x128x64"), "first for many patches");
+    report.check(conv.runtime->setTactic(even[0]) != 0, "a tactic of the other op cannot be set");
+    report.says(library, "does not have");
     report.check(
         tacticsOf(conv, raw(DataType::kHALF, {2, 64, 9, 10}, {64, 64, 3, 3}), {2, 64, 5, 8}).size()
             > 3,

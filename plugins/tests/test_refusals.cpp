@@ -29,21 +29,62 @@ void testBadSizes(Library& library, Report& report)
         conv, raw(DataType::kFLOAT, {2, 16, 9}, {32, 16, 3, 3}), "takes an input of [B, C, *S]");
     refuses(conv, raw(DataType::kFLOAT, {2, 16, 9, 2}, {32, 16, 3, 3}), "at least as large");
 
-    auto tensors = describe(raw(DataType::kFLOAT, {2, 17, 9, 10}, {32, 16, 3, 3}));
-    tensors.push_back(describe({{DataType::kFLOAT, {2, 32, 5, 8}}})[0]);
-    report.check(conv.build->configurePlugin(tensors.data(), 3, &tensors[3], 1) != 0,
-        "channels that the filters do not have");
-    report.says(library, "filters over those of one");
-
-    auto huge = describe(raw(DataType::kHALF, {1 << 20, 4096}, {16, 4096}));
-    huge.push_back(describe({{DataType::kHALF, {1 << 20, 16}}})[0]);
-    report.check(dense.build->configurePlugin(huge.data(), 3, &huge[3], 1) != 0, "a huge input");
-    report.says(library, "fewer than 2^31 elements");
-
     DataType const mixed[] = {DataType::kHALF, DataType::kFLOAT, DataType::kHALF};
     DataType output{};
     report.check(dense.build->getOutputDataTypes(&output, 1, mixed, 3) != 0, "mixed types");
     report.says(library, "of the input's type");
+}
+
+//! Sizes that are known only once there is a profile.
+void testBadCalls(Library& library, Report& report)
+{
+    Plugin dense = create(library, "YatDense", denseFields());
+    Plugin conv = create(library, "YatConv", convFields());
+    auto const configure
+        = [](Plugin& plugin, std::vector<Tensor> const& inputs, std::vector<Tensor> const& smallest)
+    {
+        auto tensors = describe(inputs);
+        for (size_t i = 0; i < smallest.size(); ++i)
+        {
+            tensors[i].min = toDims(smallest[i].sizes);
+        }
+        // Of the output, only how many there are is looked at.
+        return plugin.build->configurePlugin(
+            tensors.data(), static_cast<int32_t>(tensors.size()), tensors.data(), 1);
+    };
+    auto const refuses = [&](Plugin& plugin, std::vector<Tensor> const& inputs, char const* message,
+                             std::vector<Tensor> const& smallest = {})
+    {
+        report.check(configure(plugin, inputs, smallest) != 0, std::string("refused: ") + message);
+        report.says(library, message);
+        report.check(plugin.build->getNbTactics() == 0, "no tactics are left of a call before");
+    };
+    auto const half = DataType::kHALF;
+    report.check(
+        configure(dense, raw(half, {64, 112}, {32, 112}), raw(half, {1, 112}, {32, 112})) == 0,
+        "a batch that varies");
+    refuses(dense, raw(half, {64, 112}, {32, 112}), "must not vary within a profile",
+        raw(half, {64, 100}, {32, 100}));
+    refuses(dense, raw(half, {4, 64}, {0, 64}), "at least one row and one feature");
+    refuses(dense, raw(half, {1 << 20, 4096}, {16, 4096}), "must be smaller than 2^31");
+    int64_t const large = int64_t{1} << 33;
+    refuses(dense, raw(half, {large, large, 64}, {16, 64}), "must be smaller than 2^31");
+    refuses(dense, {{half, {4, 64}}, {half, {48, 64}}, {half, {1}}}, "each of the 48 rows");
+    refuses(dense,
+        {{half, {4, 64}}, {half, {1, 48, 64}}, {DataType::kFLOAT, {1}}, {DataType::kFLOAT, {48}}},
+        "each of the 48 rows");
+    refuses(dense,
+        {{half, {4, 64}}, {half, {3, 48, 64}}, {DataType::kFLOAT, {48}}, {DataType::kFLOAT, {48}}},
+        "2 or 3 planes if it is float32");
+    refuses(conv, raw(half, {2, 17, 9, 10}, {32, 16, 3, 3}), "filters over those of one");
+    refuses(conv, raw(half, {2, 16, 9, 10}, {32, 16, 1, 9}), "of its kernel's shape");
+    refuses(conv, raw(half, {2, 16, 9, 10}, {32, 48, 3, 1}), "of its kernel's shape");
+    refuses(conv, raw(half, {2, 16, 9, 10}, {0, 16, 3, 3}), "filters over those of one");
+    refuses(conv, raw(half, {2, 16, 1 << 16, 1 << 16}, {32, 16, 3, 3}), "smaller than 2^31");
+    int32_t const far = std::numeric_limits<int32_t>::max();
+    Plugin padded
+        = create(library, "YatConv", convFields({3, 3}, {far, far}, {far, far, far, far}, {1, 1}));
+    refuses(padded, raw(half, {1, 16, 9, 10}, {32, 16, 3, 3}), "an axis of YatConv with its pads");
 }
 
 void testBadFields(Library& library, Report& report)
@@ -104,7 +145,7 @@ void testEnqueueRefusal(Library& library, Report& report)
             inputs.data(), &output[0].desc, addresses, results, nullptr, nullptr);
     };
     report.check(enqueue() != 0, "no enqueue before shapes are set");
-    report.says(library, "no shapes were set");
+    report.says(library, "no shapes were set, or none that fit");
     if (!report.hasDevice)
     {
         report.check(plugin.runtime->onShapeChange(inputs.data(), 3, &output[0].desc, 1) == 0,
@@ -116,6 +157,8 @@ void testEnqueueRefusal(Library& library, Report& report)
     report.check(plugin.runtime->onShapeChange(inputs.data(), 3, &output[0].desc, 1) != 0,
         "shapes that do not fit");
     report.says(library, "as many features");
+    report.check(enqueue() != 0, "no enqueue after shapes that do not fit");
+    report.says(library, "or none that fit");
 }
 
 } // namespace
@@ -123,6 +166,7 @@ void testEnqueueRefusal(Library& library, Report& report)
 void testRefusals(Library& library, Report& report)
 {
     testBadSizes(library, report);
+    testBadCalls(library, report);
     testBadFields(library, report);
     testEnqueueRefusal(library, report);
 }

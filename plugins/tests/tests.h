@@ -48,8 +48,8 @@ void testContract(Library& library, Report& report);
 //! Check what comes of bad requests.
 void testRefusals(Library& library, Report& report);
 
-//! Run the cases in the subfolders of `folder`, as tests/plugins/write_cases.py writes them, on the
-//! current device.
+//! Run the cases in the subfolders of `folder`, as tests/plugins/written_cases.py writes them, on
+//! the current device.
 void testEnqueue(Library& library, std::string const& folder, Report& report);
 
 } // namespace nmn::plugin::test

@@ -50,6 +50,16 @@ def test_description():
     assert told["ops"] == {name: list(spec.attributes) for name, spec in OPS.items()}
 
 
+def test_an_unknown_tensorrt_is_refused():
+    script = (
+        "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).fakeInferLoad(sys.argv[2].encode()))"
+    )
+    command = [sys.executable, "-c", script, PLUGIN / "libfake_infer.so", LIBRARY]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+    assert "knows TensorRT 10 and 11 and TensorRT-RTX 1; got version 12" in done.stderr
+
+
 def test_the_library_needs_nothing_of_nvidias():
     listing = subprocess.run(["ldd", LIBRARY], capture_output=True, text=True, check=True).stdout
     names = {
