@@ -240,6 +240,8 @@ def _name_biases(model: ir.Model) -> None:
         own = ir.Value(name=name, type=bias.type, shape=bias.shape, const_value=bias.const_value)
         model.graph.register_initializer(own)
         node.replace_input_with(2, own)
+        if not bias.uses() and bias.name in model.graph.initializers:
+            del model.graph.initializers[bias.name]
 
 
 def _attach_functions(model: ir.Model, opset: int) -> None:
