@@ -1,6 +1,15 @@
 """Take networks of ⵟ-product layers from PyTorch to ONNX, and know that the numbers are right."""
 
 import importlib.util
+import signal
+import sys
+from pathlib import Path
+
+if Path(sys.argv[0]).stem == "nmn-export" and (
+    signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    # The command's first seconds are the imports below; who stops it there wants no traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 

@@ -189,6 +189,17 @@ WRONG = {
         ("kernels", "build", "--arch", "sm_90", "-o", "k"),
         "--arch is a list of compute capabilities; got sm_90",
     ),
+    "an empty batch to check": (
+        ("check", "m.onnx", "--reference", "my_model.py:net", "--inputs", "empty.npz"),
+        "be compared where they are finite numbers; got none",
+    ),
+    "inputs without numbers": (
+        ("check", "m.onnx", "--reference", "my_model.py:net", "--inputs", "nan.npz"),
+        "Inputs to compare on have no NaN",
+    ),
+    "a pipe to export to": ((*EXPORT[:2], "-o", "pipe", *EXPORT[4:]), "socket 'pipe'"),
+    "a pipe to run to": (("run", "m.onnx", "--inputs", "in.npz", "-o", "pipe"), "socket 'pipe'"),
+    "a tolerance below nothing": (("bench", "m.onnx", "--tolerance", "-1"), "0 or more; got -1.0"),
     "another reference": (
         ("check", "m.onnx", "--reference", "aether-resnet18-cifar10"),
         "must be the model that the file was exported from",
@@ -213,6 +224,9 @@ def wrong_files(folder):
     (folder / "truncated.onnx").write_bytes((folder / "m.onnx").read_bytes()[:-700])
     np.savez(folder / "objects.npz", x=np.array([Bomb()], dtype=object))
     np.savez(folder / "other.npz", y=np.zeros(1))
+    np.savez(folder / "nan.npz", x=np.full((2, 3, 8, 8), np.nan, np.float32))
+    np.savez(folder / "empty.npz", x=np.ones((0, 3, 8, 8), np.float32))
+    os.mkfifo(folder / "pipe")
 
     model = onnx.load(folder / "m.onnx")
     for name, location in (("missing", "missing.data"), ("outside", "../secret")):

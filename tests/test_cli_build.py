@@ -115,6 +115,35 @@ def test_the_spellings_of_trtexec_are_understood(cli):
     assert found["plugin"]["embedded"]
 
 
+def test_one_shape_of_trtexec_is_all_three(cli):
+    result = cli(*BUILD, "--shapes=x:4x3x10x10")
+    assert result.code == 0, result.err
+    shape = [4, 3, 10, 10]
+    assert record()["profile"] == {"x": {"min": shape, "opt": shape, "max": shape}}
+
+
+def test_what_a_target_lacks_is_no_matter_of_verbosity(cli):
+    result = cli(*BUILD[:-1], "7.5")
+    assert result.code == 2
+    assert "Build for another compute capability; float16 is no way out" in result.err
+    assert "--verbosity" not in result.err
+
+
+def test_plugin_layers_that_are_no_ops_of_ours_are_told(cli):
+    model = onnx.load("m.onnx")
+    (node,) = [node for node in model.graph.node if node.op_type == "YatDense"]
+    node.domain = "com.example"
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    onnx.save(model, "m.onnx")
+    result = cli(*BUILD)
+    assert result.code == 0, result.err
+    assert "(1 ⵟ ops in the plugin, 0 decomposed)" in result.out
+    assert "note: 1 more plugin layers stand for no ⵟ op of ai.nmn: 'head'" in result.out
+    assert record()["plugin"]["others"] == ["head"]
+    assert record()["layer_counts"]["PLUGIN_V3"] == 2
+    assert "other plugin layers head" in " ".join(cli("inspect", "m.engine").out.split())
+
+
 def test_messages_of_tensorrt_are_printed_if_asked_for(cli):
     result = cli(*BUILD, "--verbose")
     assert result.code == 0
@@ -138,6 +167,10 @@ WRONG = {
     "a truncated model": (("build", "cut.onnx", *BUILD[2:]), "not ONNX or is cut off"),
     "a model from elsewhere": (("build", "foreign.onnx", *BUILD[2:]), "ONNX file from elsewhere"),
     "an output that is the model": (("build", "m.onnx", "-o", "m.onnx"), "are different files"),
+    "an output that is not named as an engine": (
+        ("build", "m.onnx", "-o", "m.trt"),
+        "ends in .engine or .plan, by which it is known as one; got 'm.trt'. Name it 'm.engine'.",
+    ),
     "an output without a folder": (("build", "m.onnx", "-o", "no/e"), "folder must exist"),
     "a folder for output": (("build", "m.onnx", "-o", "."), "The output must be a file"),
     "a folder where the record goes": (
@@ -152,6 +185,16 @@ WRONG = {
         "go up from min over opt to max; got 4x3x10x10, 2x3x10x10, 2x3x10x10",
     ),
     "no shape": ((*BUILD, "--minShapes", "x=1"), "--min-shapes is NAME:SIZExSIZE"),
+    "a huge size": (
+        (*BUILD, "--opt-shapes", "x:99999999999x3x10x10"),
+        "Give that many sizes, each from 1 to 2147483647",
+    ),
+    "thousands of digits": ((*BUILD, "--opt-shapes", f"x:{'9' * 5000}x3x10x10"), "to 2147483647"),
+    "shapes said twice": (
+        (*BUILD, "--shapes", "x:4x3x10x10", "--min-shapes", "x:1x3x10x10"),
+        "--shapes stands for --min-shapes, --opt-shapes and --max-shapes at once; got both for",
+    ),
+    "no shape of all": ((*BUILD, "--shapes", "x"), "--shapes is NAME:SIZExSIZE"),
     "no such library": ((*BUILD, "--plugin-library", "no.so"), "got no file '"),
     "text for a library": ((*BUILD, "--plugin-library", "text.onnx"), "is not a shared library"),
     "no plugin, embedded": (
@@ -160,6 +203,12 @@ WRONG = {
     ),
     "a timing cache": ((*BUILD, "--timing-cache", "t"), "on which it has no effect. Leave it out"),
     "unknown pool": ((*BUILD, "--memPoolSize", "dlaSRAM:1"), "--memory-pools is POOL:SIZE"),
+    "huge pool": (
+        (*BUILD, "--memPoolSize=workspace:99999999999999999999G"),
+        "The size of a memory pool is from 1 to 9223372036854775807 bytes; got 'workspace:9999",
+    ),
+    "pool of 2^63 bytes": ((*BUILD, f"--memPoolSize=workspace:{2**63}B"), "memory pool is from 1"),
+    "empty pool": ((*BUILD, "--memPoolSize=workspace:0"), "got 'workspace:0'. Say"),
     "package that is not there": ((*BUILD, "--tensorrt", "tensorrt"), "got no package tensorrt."),
     "capability without kernels": (
         (*BUILD[:-1], "7.5", "--plugin", "require"),

@@ -1,6 +1,7 @@
 """`nmn-export build`: an ONNX file becomes a TensorRT engine."""
 
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +21,9 @@ from nmn_export.engine.shapes import ShapeRequest, parse_shapes
 from nmn_export.errors import NmnExportError
 
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+_LARGEST_POOL = 2**63 - 1
+"""Bytes; TensorRT takes one more for a size below zero."""
 
 _REPLACED = {
     "--fp16": "Export in float16: nmn-export export --dtype float16, then build.",
@@ -49,6 +53,10 @@ def build_engine(
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", "--saveEngine", help="Engine to write."),
+    ] = None,
+    shapes: Annotated[
+        str | None,
+        typer.Option(help="Input shapes that do not vary, in the place of the next three."),
     ] = None,
     min_shapes: Annotated[
         str | None,
@@ -181,7 +189,7 @@ def build_engine(
         built = build(
             path,
             engine,
-            shapes=_shapes(min_shapes, opt_shapes, max_shapes),
+            shapes=_shapes(shapes, min_shapes, opt_shapes, max_shapes),
             plugin=plugin,
             plugin_library=serialized or plugin_library,
             embed_plugin=embed_plugin or serialized is not None,
@@ -210,6 +218,11 @@ def _tell(built: Built) -> None:
         names = [name for name, why in plugin.reasons.items() if why == reason]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         lines.append(f"note: '{names[0]}'{more} decomposed: {reason}")
+    if plugin.others:
+        lines.append(
+            f"note: {len(plugin.others)} more plugin layers stand for no ⵟ op of ai.nmn: "
+            + ", ".join(f"'{name}'" for name in plugin.others)
+        )
     if plugin.layers and not plugin.embedded:
         lines.append("note: running it takes the plugin library; --embed-plugin would put it in")
     for line in lines:
@@ -227,18 +240,29 @@ def _only(what: str, *given: Path | None) -> Path:
     return found[0]
 
 
-def _shapes(low: str | None, opt: str | None, high: str | None) -> dict[str, ShapeRequest]:
+def _shapes(
+    every: str | None, low: str | None, opt: str | None, high: str | None
+) -> dict[str, ShapeRequest]:
     given = [
         parse_shapes(option, text) if text is not None else {}
         for option, text in (("--min-shapes", low), ("--opt-shapes", opt), ("--max-shapes", high))
     ]
     names = dict.fromkeys(name for shapes in given for name in shapes)
-    return {name: [shapes.get(name) for shapes in given] for name in names}
+    fixed: dict[str, ShapeRequest] = {}
+    if every is not None:
+        fixed.update(parse_shapes("--shapes", every))
+    if twice := [name for name in fixed if name in names]:
+        raise NmnExportError(
+            "--shapes stands for --min-shapes, --opt-shapes and --max-shapes at once",
+            got=f"both for input '{twice[0]}'",
+            fix="Leave out one of them.",
+        )
+    return fixed | {name: [shapes.get(name) for shapes in given] for name in names}
 
 
 def _capabilities(text: str | None) -> list[int]:
     parts = [] if text is None else text.split(",")
-    found = [re.fullmatch(r"(\d+)\.?(\d)", part.strip()) for part in parts]
+    found = [re.fullmatch(r"([0-9]{1,3})\.?([0-9])", part.strip()) for part in parts]
     if None in found:
         raise NmnExportError(
             "--compute-capability is a list of compute capabilities",
@@ -251,12 +275,19 @@ def _capabilities(text: str | None) -> list[int]:
 def _memory_pools(text: str) -> dict[str, int]:
     pools = {}
     for part in filter(None, text.split(",")):
-        found = re.fullmatch(r"(\w+):(\d+(?:\.\d+)?)([BKMG]?)", part.strip())
+        found = re.fullmatch(r"(\w+):([0-9]{1,40}(?:\.[0-9]{1,40})?)([BKMG]?)", part.strip())
         if not found or found[1] not in MEMORY_POOLS:
             raise NmnExportError(
                 f"--memory-pools is POOL:SIZE, the pools being {', '.join(MEMORY_POOLS)}",
                 got=f"'{part}'",
                 fix="Say, for instance, workspace:4G.",
             )
-        pools[found[1]] = int(float(found[2]) * _UNITS[found[3] or "M"])
+        size = int(Fraction(found[2]) * _UNITS[found[3] or "M"])
+        if not 0 < size <= _LARGEST_POOL:
+            raise NmnExportError(
+                f"The size of a memory pool is from 1 to {_LARGEST_POOL} bytes",
+                got=f"'{part}'",
+                fix="Say, for instance, workspace:4G.",
+            )
+        pools[found[1]] = size
     return pools

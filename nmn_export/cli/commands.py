@@ -1,5 +1,8 @@
 """The commands, put together."""
 
+import contextlib
+import errno
+import signal
 import sys
 
 import typer
@@ -12,7 +15,8 @@ from nmn_export.cli.export import export
 from nmn_export.cli.inspect import inspect
 from nmn_export.cli.kernels import build as build_kernels
 from nmn_export.cli.run import run
-from nmn_export.cli.signals import Stopped
+from nmn_export.cli.signals import Stopped, stopped_in_one_line
+from nmn_export.cli.terminal import drop, flush
 from nmn_export.errors import NmnExportError
 
 app = typer.Typer(
@@ -31,10 +35,55 @@ kernels.command()(build_kernels)
 app.add_typer(kernels, name="kernels")
 
 
+_WORK = {
+    "export": ("export", "; nothing was written"),
+    "run": ("run", "; nothing was written"),
+    "check": ("check", ""),
+    "bench": ("benchmark", ""),
+    "inspect": ("inspection", ""),
+    "doctor": ("examination", ""),
+    "build": ("build", "; nothing was written"),
+    "kernels": ("compilation of kernels", ""),
+}
+"""What stops with a command, and what that means for its results."""
+
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+"""Exit code of other tools whose reader has gone."""
+
+
 def main() -> None:
     """Run the command line; what a user can mend is one line on standard error."""
+    work = _WORK.get(sys.argv[1] if len(sys.argv) > 1 else "", ("command", ""))
     try:
-        app()
+        with stopped_in_one_line(*work):
+            _run()
     except (NmnExportError, Stopped) as error:
-        print(f"error: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _run() -> None:
+    """Run the command and see to it that what it printed has arrived."""
+    try:
+        try:
+            app()
+        finally:
+            flush()
+    except BrokenPipeError:
+        sys.exit(_BROKEN_PIPE)
+    except SystemExit as ended:
+        # Typer and Rich say 1, which is a failed check.
+        if isinstance(ended.__context__, BrokenPipeError):
+            drop()
+            sys.exit(_BROKEN_PIPE)
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        drop()
+        raise NmnExportError(
+            "What the command prints and its temporary files must have room",
+            got=error.strerror,
+            fix="Make room, or choose another place.",
+        ) from error

@@ -1,5 +1,6 @@
 """`nmn-export run`: a file runs on given inputs."""
 
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,11 @@ def run(
     named = {
         k: v.astype(np.float32) if v.dtype.name == "bfloat16" else v for k, v in outputs.items()
     }
-    with staged(output) as file, file.open("wb") as stream:
-        np.savez(stream, **named)  # type: ignore[arg-type]
+    # On a full disk NumPy leaves an archive open, which complains once more when it is collected.
+    content = io.BytesIO()
+    np.savez(content, **named)  # type: ignore[arg-type]
+    with staged(output) as file:
+        file.write_bytes(content.getbuffer())
     for name, array in named.items():
         out.print(f"{name}: {array.dtype} {'x'.join(map(str, array.shape))}")
     out.print(f"wrote {output}", soft_wrap=True)

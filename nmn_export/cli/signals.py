@@ -18,28 +18,34 @@ class Stopped(BaseException):
         exit_code: The shell's for that signal.
     """
 
-    def __init__(self, what: str, number: int) -> None:
-        super().__init__(
-            f"the {what} was stopped by {signal.Signals(number).name}; nothing was written"
-        )
+    def __init__(self, what: str, number: int, consequence: str) -> None:
+        super().__init__(f"the {what} was stopped by {signal.Signals(number).name}{consequence}")
         self.exit_code = 128 + number
 
 
 @contextmanager
-def stopped_in_one_line(what: str) -> Iterator[None]:
+def stopped_in_one_line(what: str, consequence: str = "; nothing was written") -> Iterator[None]:
     """Raise `Stopped` where the command stands when it is asked to stop.
 
     Args:
         what: The work that is stopped, as a noun.
+        consequence: What that means for its results.
     """
+    stopped: list[Stopped] = []
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         del frame
-        raise Stopped(what, number)
+        stopped.append(Stopped(what, number, consequence))
+        raise stopped[-1]
 
     before = {number: signal.signal(number, stop) for number in _STOPPING}
     try:
         yield
+    except BaseException:
+        # Where it was raised, a library may have made an error of its own of it.
+        if stopped:
+            raise stopped[-1] from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

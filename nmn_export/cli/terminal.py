@@ -1,6 +1,10 @@
 """Where commands print: results to standard output, what is under way to standard error."""
 
+import contextlib
+import io
+import os
 import sys
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -8,9 +12,34 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from nmn_export.engine.protocol import Message, Step
 
+# A stream that was closed from the start is missing; what nobody wants goes nowhere.
+if sys.stdout is None:
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+if sys.stderr is None:
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+
 # Where nobody watches, lines are as long as they need to be.
 out = Console(width=None if sys.stdout.isatty() else 180)
 err = Console(stderr=True)
+
+
+def flush() -> None:
+    """Print what is still to be printed, now that a failure can be told.
+
+    Raises:
+        OSError: It cannot be printed, and will not be tried again.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop()
+        raise
+
+
+def drop() -> None:
+    """Let what is still to be printed go nowhere: Python tries once more when it ends."""
+    with contextlib.suppress(io.UnsupportedOperation), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class BuildProgress:

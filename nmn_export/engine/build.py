@@ -38,6 +38,7 @@ from nmn_export.engine.record import (
     PluginRecord,
     ShapesRecord,
 )
+from nmn_export.engine.room import no_room
 from nmn_export.engine.shapes import ShapeRange, ShapeRequest, ranges
 from nmn_export.engine.tensorrt_api import Choice, choose_package
 from nmn_export.errors import NmnExportError
@@ -277,8 +278,4 @@ def _hand_over(graph: ir.Model, options: BuilderOptions, folder: Path) -> None:
         if options.timing_cache and options.timing_cache.is_file():
             (folder / TIMING_CACHE).write_bytes(options.timing_cache.read_bytes())
     except OSError as error:
-        raise NmnExportError(
-            "The folder for temporary files must have room for the model",
-            got=f"'{folder.parent}' ({error.strerror})",
-            fix="Make room, or name another in the environment variable TMPDIR.",
-        ) from error
+        raise no_room("the model", folder, error) from error

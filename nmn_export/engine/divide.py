@@ -8,7 +8,13 @@ import onnx
 import onnx_ir as ir
 
 from nmn_export.engine.plugin_library import PluginLibrary, find_plugin_library
-from nmn_export.engine.prepare import decompose, name_nodes, prepare_for_plugin, yat_nodes
+from nmn_export.engine.prepare import (
+    check_nodes,
+    decompose,
+    name_nodes,
+    prepare_for_plugin,
+    yat_nodes,
+)
 from nmn_export.engine.protocol import Network
 from nmn_export.engine.record import FileRecord, PluginMode, PluginRecord
 from nmn_export.engine.tensorrt_api import PLUGIN_LAYER
@@ -35,15 +41,14 @@ class Division:
         """Say how many ⵟ ops became layers of the plugin in the network that TensorRT parsed.
 
         Raises:
-            CheckError: One did not, and was required to or has no body in the model.
+            CheckError: One did not, and was required to.
+            NmnExportError: One did not, and has no body in the model.
         """
-        layers = {layer.name for layer in network.layers if layer.type == PLUGIN_LAYER}
-        in_plugin = self.names & layers
+        layers = [layer.name for layer in network.layers if layer.type == PLUGIN_LAYER]
+        in_plugin = self.names.intersection(layers)
         wanted = set() if self.library is None else self.names - set(self.reasons)
         if missing := sorted(wanted - in_plugin):
-            raise not_in_plugin(
-                f"'{missing[0]}'", "TensorRT made no plugin layer of it", len(missing)
-            )
+            raise self._not_made(missing)
         library = self.library
         return PluginRecord(
             mode=self.mode,
@@ -53,6 +58,18 @@ class Division:
             library=FileRecord.of(library.path) if library else None,
             version=library.version if library else None,
             embedded=embedded and library is not None,
+            others=[name for name in layers if name not in in_plugin],
+        )
+
+    def _not_made(self, missing: Sequence[str]) -> NmnExportError:
+        what, why = f"'{missing[0]}'", "TensorRT made no plugin layer of it"
+        if self.mode == "require":
+            return not_in_plugin(what, why, len(missing))
+        more = f" ({len(missing) - 1} more so)" if len(missing) > 1 else ""
+        return NmnExportError(
+            "An op whose weights are prepared for the plugin must become a layer of it",
+            got=f"{what}: {why}{more}",
+            fix="Say --plugin off to have all of them made of standard ops.",
         )
 
 
@@ -105,10 +122,12 @@ def divide(
         The model as TensorRT is to get it, and what became of its ⵟ ops.
 
     Raises:
-        NmnExportError: The plugin is required, and has no kernels for a target.
+        NmnExportError: The plugin is required, and has no kernels for a target; or a ⵟ node is
+            damaged, or has no body and needs one.
         CheckError: The plugin is required, and does not compute an op, or there is none.
     """
     graph = ir.from_proto(model)
+    check_nodes(graph)
     name_nodes(graph)
     names = frozenset(str(node.name) for node in yat_nodes(graph))
     if mode == "require" and not names:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nmn_export.engine.plugin_library import PluginLibrary
 from nmn_export.engine.protocol import ENGINE, TIMING_CACHE
-from nmn_export.engine.record import EngineRecord, record_path
+from nmn_export.engine.record import SUFFIXES, EngineRecord, is_engine, record_path
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.file import staged
 
@@ -15,7 +15,8 @@ def check_output(model: Path, engine: Path, timing_cache: Path | None) -> None:
     """Find out before a long build what would stop it at its end.
 
     Raises:
-        NmnExportError: A file cannot be written there, or two would be the same.
+        NmnExportError: The engine is not named as one, a file cannot be written there, or two
+            would be the same.
     """
     written = [engine, record_path(engine), *([timing_cache] if timing_cache else [])]
     names = {path.resolve() for path in (model, *written)}
@@ -28,6 +29,12 @@ def check_output(model: Path, engine: Path, timing_cache: Path | None) -> None:
     for path in written:
         with staged(path):
             pass
+    if not is_engine(engine):
+        raise NmnExportError(
+            f"The name of an engine ends in {' or '.join(SUFFIXES)}, by which it is known as one",
+            got=f"'{engine}'",
+            fix=f"Name it '{engine.with_suffix(SUFFIXES[0])}'.",
+        )
 
 
 def place(folder: Path, engine: Path, record: EngineRecord, timing_cache: Path | None) -> None:

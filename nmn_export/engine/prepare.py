@@ -29,6 +29,13 @@ _BODIES = "ai.nmn.bodies"
 _DECOMPOSED_FROM = "nmn_export.decomposed_from"
 """Under which a node of a body keeps the name of the ⵟ node it stands for."""
 
+_ATTRIBUTE_TYPES = {
+    float: ir.AttributeType.FLOAT,
+    int: ir.AttributeType.INT,
+    tuple: ir.AttributeType.INTS,
+    str: ir.AttributeType.STRING,
+}
+
 _NO_LIMIT = 2**62
 
 
@@ -37,16 +44,56 @@ def yat_nodes(model: ir.Model) -> list[ir.Node]:
     return [node for node in model.graph.all_nodes() if is_yat(node)]
 
 
+def check_nodes(model: ir.Model) -> None:
+    """Look whether the ⵟ nodes of a file are such as their ops are declared.
+
+    Raises:
+        NmnExportError: An input is missing, or an attribute that must be there, or of its type.
+    """
+    for node in yat_nodes(model):
+        spec = OPS[node.op_type]
+        if len(node.inputs) != len(spec.inputs) or None in node.inputs:
+            given = [name for name, value in zip(spec.inputs, node.inputs, strict=False) if value]
+            got = f"{len(node.inputs)} ({', '.join(given)})"
+            raise _damaged(node, f"has the inputs {', '.join(spec.inputs)}", got)
+        types = spec.attribute_types | dict.fromkeys(PLUGIN_ATTRIBUTES, str)
+        for name, kind in types.items():
+            wanted, found = _ATTRIBUTE_TYPES[kind], node.attributes.get(name)
+            if found is None and spec.attributes.get(name, "") is None:
+                raise _damaged(node, f"has the attribute {name}", "none")
+            if found is not None and found.type != wanted:
+                raise _damaged(node, f"has {name} as {wanted.name}", found.type.name)
+
+
+def _damaged(node: ir.Node, rule: str, got: str) -> NmnExportError:
+    return NmnExportError(
+        f"A node of {node.op_type} {rule}",
+        got=f"{got} on '{node.name or node.outputs[0].name}'",
+        fix="The file is damaged; export it again.",
+    )
+
+
 def name_nodes(model: ir.Model) -> None:
-    """Give every ⵟ node a name of its own, by which it is found again among TensorRT's layers."""
-    taken = {node.name for node in model.graph.all_nodes() if not is_yat(node)}
+    """Give every ⵟ node a name of its own, by which it is found again among TensorRT's layers.
+
+    A constant becomes a layer of its own name, and of two layers of one name TensorRT renames the
+    second.
+    """
+    nodes = list(model.graph.all_nodes())
+    graphs = {model.graph, *(node.graph for node in nodes if isinstance(node.graph, ir.Graph))}
+    values = [v for g in graphs for v in (*g.inputs, *g.outputs, *g.initializers.values())]
+    # What a ⵟ node computes becomes a constant only if it is folded, and is renamed then.
+    values += [value for node in nodes if not is_yat(node) for value in node.outputs]
+    taken = {value.name for value in values} | {n.name for n in nodes if not is_yat(n)}
+    given: set[str | None] = set()
     for node in yat_nodes(model):
         base = name = node.name or node.outputs[0].name or node.op_type
+        own = {value.name for value in node.outputs if value.is_graph_output()}
         count = 1
-        while name in taken:
+        while name in given or name in taken - own:
             count += 1
             name = f"{base}_{count}"
-        taken.add(name)
+        given.add(name)
         node.name = name
 
 
@@ -93,9 +140,18 @@ def decompose(model: ir.Model, names: Collection[str]) -> None:
     Args:
         model: Changed in place.
         names: Of the nodes.
+
+    Raises:
+        NmnExportError: The file has no function for one of them.
     """
     for node in yat_nodes(model):
         if node.name in names:
+            if node.op_identifier() not in model.functions:
+                raise NmnExportError(
+                    "A file carries the definition of every ⵟ op that the plugin does not compute",
+                    got=f"no function {node.domain}::{node.op_type} for '{node.name}'",
+                    fix="Export it again, and keep tools away that strip functions.",
+                )
             node.domain = _BODIES
             node.metadata_props[_DECOMPOSED_FROM] = str(node.name)
     bodies = [function for function in model.functions.values() if function.domain == DOMAIN]
@@ -110,6 +166,7 @@ def decompose(model: ir.Model, names: Collection[str]) -> None:
     del model.opset_imports[_BODIES]
     if not names:
         return
+    _prefix_values(model)
     with np.errstate(all="ignore"):  # as silent as if it were computed at run time
         fold_constants(
             model,
@@ -122,6 +179,18 @@ def decompose(model: ir.Model, names: Collection[str]) -> None:
         origin = node.metadata_props.get(_DECOMPOSED_FROM)
         if origin and not str(node.name).startswith(f"{origin}/"):
             node.name = f"{origin}/{node.name}"
+
+
+def _prefix_values(model: ir.Model) -> None:
+    """Name what bodies compute after their nodes.
+
+    Folded to constants, they would take the names of layers from nodes that the plugin computes.
+    """
+    for node in model.graph.all_nodes():
+        origin = node.metadata_props.get(_DECOMPOSED_FROM)
+        for value in node.outputs if origin else ():
+            if value.name and not value.is_graph_output():
+                value.name = f"{origin}/{value.name}"
 
 
 def _constant(value: ir.Value | None) -> Tensor | None:

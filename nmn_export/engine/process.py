@@ -27,6 +27,7 @@ from nmn_export.engine.protocol import (
     Report,
     TensorInfo,
 )
+from nmn_export.engine.room import check_name
 from nmn_export.errors import NmnExportError
 
 # The package's own __init__ imports PyTorch, which takes seconds and which the process does not
@@ -69,9 +70,13 @@ class BuildProcess:
 
     Attributes:
         folder: The shared folder.
+
+    Raises:
+        NmnExportError: There can be no such folder where TMPDIR says.
     """
 
     def __init__(self, package: str) -> None:
+        check_name()
         self._temporary = tempfile.TemporaryDirectory(
             prefix="nmn_export.", ignore_cleanup_errors=True
         )

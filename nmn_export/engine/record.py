@@ -3,15 +3,21 @@
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nmn_export.engine.protocol import Layer, TensorInfo
+from nmn_export.engine.tensorrt_api import PLUGIN_LAYER
+from nmn_export.engine.typed_json import revive
 from nmn_export.errors import NmnExportError
 
 FORMAT = 1
 """Version of the JSON; a reader refuses others."""
+
+SUFFIXES = (".engine", ".plan")
+"""By which a file is known to be an engine."""
 
 PluginMode = Literal["auto", "require", "off"]
 
@@ -44,6 +50,7 @@ class PluginRecord:
         library: The library, or `None` if no layer needs it.
         version: Of the library.
         embedded: Whether the engine holds the library.
+        others: Layers of plugins that stand for no ⵟ op, by name; `layers` does not count them.
     """
 
     mode: PluginMode
@@ -53,6 +60,7 @@ class PluginRecord:
     library: FileRecord | None
     version: str | None
     embedded: bool
+    others: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,11 @@ class EngineRecord:
         return json.dumps({"format": values.pop("format")} | values, indent=1, ensure_ascii=False)
 
 
+def is_engine(path: Path) -> bool:
+    """Whether a file is an engine by its name."""
+    return path.suffix in SUFFIXES
+
+
 def record_path(engine: Path) -> Path:
     """Return where the record of an engine lies."""
     return engine.parent / f"{engine.name}.json"
@@ -131,13 +144,11 @@ def read_record(engine: Path) -> EngineRecord:
                 fix="Build the engine with `nmn-export build`, and copy both files.",
             )
     try:
-        record = _revive(json.loads(path.read_text()))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise NmnExportError(
-            f"The record of an engine must be JSON of format {FORMAT}",
-            got=f"another content: '{path}'",
-            fix="Build the engine again with `nmn-export build`.",
-        ) from error
+        record = _read(path.read_text())
+    except json.JSONDecodeError as error:
+        raise _no_record(path, "no JSON") from error
+    except (ValueError, TypeError, RecursionError, OSError) as error:
+        raise _no_record(path, str(error)) from error
     found = FileRecord.of(engine)
     if found.sha256 != record.engine.sha256:
         raise NmnExportError(
@@ -148,21 +159,27 @@ def read_record(engine: Path) -> EngineRecord:
     return record
 
 
-def _revive(values: dict[str, Any]) -> EngineRecord:
-    if values["format"] != FORMAT:
-        raise ValueError(values["format"])
-    plugin = values["plugin"]
-    library, engine_layers = plugin["library"], values["engine_layers"]
-    return EngineRecord(
-        **values
-        | {
-            "engine": FileRecord(**values["engine"]),
-            "model": FileRecord(**values["model"]),
-            "plugin": PluginRecord(**plugin | {"library": library and FileRecord(**library)}),
-            "inputs": [TensorInfo(**t) for t in values["inputs"]],
-            "outputs": [TensorInfo(**t) for t in values["outputs"]],
-            "profile": {name: ShapesRecord(**s) for name, s in values["profile"].items()},
-            "layers": [Layer(**layer) for layer in values["layers"]],
-            "engine_layers": engine_layers and [Layer(**layer) for layer in engine_layers],
-        }
+def _no_record(path: Path, got: str) -> NmnExportError:
+    return NmnExportError(
+        f"The record of an engine must be JSON of format {FORMAT}",
+        got=f"{got}: '{path}'",
+        fix="Build the engine again with `nmn-export build`.",
     )
+
+
+def _read(text: str) -> EngineRecord:
+    values = json.loads(text)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError("another format")
+    record: EngineRecord = revive(EngineRecord, values)
+    plugin, counts = record.plugin, Counter(layer.type for layer in record.layers)
+    agree = {
+        "layer_counts": record.layer_counts == counts,
+        "plugin.layers": plugin.layers + len(plugin.others) == counts[PLUGIN_LAYER],
+        # Whoever asks for no plugin needs no reason.
+        "plugin.decomposed": plugin.mode == "off" or plugin.decomposed == len(plugin.reasons),
+    }
+    for name, agrees in agree.items():
+        if not agrees:
+            raise ValueError(f"{name}, which disagrees with the rest of it")
+    return record

@@ -6,6 +6,7 @@ from dataclasses import astuple, dataclass
 
 import onnx
 
+from nmn_export.engine.typed_json import revive
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.file import EXAMPLE_SHAPES
 
@@ -56,7 +57,8 @@ def parse_shapes(option: str, text: str) -> dict[str, Shape]:
                 got=f"'{text}'",
                 fix=f"Say, for instance, {option} x:1x3x224x224.",
             )
-        shapes[name] = tuple(int(d) for d in sizes.split("x"))
+        # Python reads no number of thousands of digits, and one past the limit is as wrong.
+        shapes[name] = tuple(int(d[:4000]) for d in sizes.split("x"))
     return shapes
 
 
@@ -71,8 +73,7 @@ def ranges(model: onnx.ModelProto, given: Mapping[str, ShapeRequest]) -> dict[st
         NmnExportError: A name, a rank, a size or an order is wrong, or nothing says how large an
             axis may become.
     """
-    stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
-    examples: dict[str, Sequence[int]] = json.loads(stored)
+    examples = _examples(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     declared = {v.name: _declared(v) for v in model.graph.input if v.name not in weights}
     for name in given:
@@ -89,6 +90,22 @@ def ranges(model: onnx.ModelProto, given: Mapping[str, ShapeRequest]) -> dict[st
         for name, dims in declared.items()
     }
     _check_shared_sizes(declared, found)
+    return found
+
+
+def _examples(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Return the shapes of the inputs with which the model was exported, as far as it says."""
+    stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
+    try:
+        found: dict[str, list[int]] = revive(dict[str, list[int]], json.loads(stored))
+        if not all(1 <= size <= _LARGEST_SIZE for shape in found.values() for size in shape):
+            raise ValueError("no size")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise NmnExportError(
+            f"The metadata {EXAMPLE_SHAPES} of a model is JSON with a shape for each input",
+            got=f"'{stored[:60]}'",
+            fix="The file is damaged; export it again.",
+        ) from error
     return found
 
 
@@ -147,7 +164,8 @@ def _checked(name: str, dims: tuple[int | str, ...], found: ShapeRange) -> Shape
             raise NmnExportError(
                 f"Input '{name}' has shape {_written(dims)}",
                 got=f"{bound} shape {_written(shape)}",
-                fix="Give that many sizes, each at least 1, and the fixed ones as they are.",
+                fix=f"Give that many sizes, each from 1 to {_LARGEST_SIZE}, and the fixed ones as "
+                "they are.",
             )
     for low, opt, high in zip(found.min, found.opt, found.max, strict=True):
         if not low <= opt <= high:

@@ -2,7 +2,7 @@
 
 It is told what to do in one line on standard input, and tells what happens in lines on standard
 output. When standard input ends, the process that started it is gone: then it removes the shared
-folder and ends at once.
+folder and ends at once. It does not end before: nobody else would remove the folder.
 """
 
 import json
@@ -33,12 +33,23 @@ from nmn_export.engine.protocol import (
     Step,
     TensorInfo,
 )
+from nmn_export.engine.room import no_room
 from nmn_export.errors import NmnExportError
 
 _SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 _LONGEST = 300
 """Characters of TensorRT's own words in an error."""
+
+
+_SEE = "Say --verbosity verbose to see what it did."
+
+_TOO_OLD = (
+    "for Turing (SM75)",
+    "Build for another compute capability; float16 is no way out, since the sums of a ⵟ op are "
+    "float32 in every dtype.",
+)
+"""Words of TensorRT's of a target that lacks an operation, and what to do then."""
 
 
 def main() -> None:
@@ -57,8 +68,10 @@ def main() -> None:
         plan = build.run()
         tell(Done())
         tell(Inspected(build.inspect(plan)))
+        del build, plan  # as large as the engine
     except NmnExportError as error:
         tell(Failed(error.rule, error.got, error.fix))
+    _leave_with_parent(folder)
 
 
 def _take_standard_output() -> Callable[[Report], None]:
@@ -119,14 +132,19 @@ class _Build:
         if plan is None:
             raise NmnExportError(
                 "TensorRT must be able to build the engine",
-                got=self.told() or "no reason that TensorRT would give",
-                fix="Say --verbosity verbose to see what it did.",
+                got=(told := self.told()) or "no reason that TensorRT would give",
+                fix=_TOO_OLD[1] if _TOO_OLD[0] in told else _SEE,
             )
-        (self.folder / ENGINE).write_bytes(memoryview(plan))
+        self.write(ENGINE, plan)
         if request.timing_cache:
-            cache = config.get_timing_cache().serialize()
-            (self.folder / TIMING_CACHE).write_bytes(memoryview(cache))
+            self.write(TIMING_CACHE, config.get_timing_cache().serialize())
         return plan
+
+    def write(self, name: str, content: Any) -> None:
+        try:
+            (self.folder / name).write_bytes(memoryview(content))
+        except OSError as error:
+            raise no_room("the engine", self.folder, error) from error
 
     def load_plugins(self, builder: Any, library: str) -> None:
         creators = api.load_plugins(self.trt, builder, library)

@@ -240,7 +240,7 @@ def _name_biases(model: ir.Model) -> None:
         own = ir.Value(name=name, type=bias.type, shape=bias.shape, const_value=bias.const_value)
         model.graph.register_initializer(own)
         node.replace_input_with(2, own)
-        if not bias.uses() and bias.name in model.graph.initializers:
+        if bias.name and bias.is_initializer() and not bias.uses():
             del model.graph.initializers[bias.name]
 
 

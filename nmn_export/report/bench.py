@@ -191,6 +191,12 @@ def _provider(request: BenchRequest) -> Provider:
         raise NmnExportError(
             "A benchmark has at least one round", got=request.rounds, fix="Say --rounds 50."
         )
+    if request.tolerance is not None and not request.tolerance >= 0:
+        raise NmnExportError(
+            "--tolerance is an error, 0 or more",
+            got=request.tolerance,
+            fix="Say 1e-5, for instance, or inf for files that are meant to differ.",
+        )
     return request.provider or ("cpu" if engine is None else "cuda")
 
 

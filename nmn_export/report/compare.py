@@ -52,7 +52,8 @@ def error(values: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
 
     So a large output is held to its own size, and a small one to the typical size of its tensor.
     A truth beyond the range of the dtype counts as that dtype's largest value, to which the ops
-    saturate. Another shape, or a NaN or infinity that the truth lacks, is an infinite error.
+    saturate. Another shape is an infinite error, and so is a NaN or infinity on one side only;
+    where both have the same, there is nothing to measure.
     """
     if values.shape != truth.shape:
         return float("inf")
@@ -60,8 +61,10 @@ def error(values: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
     if values.dtype.name in ("float16", "bfloat16"):
         largest = torch.finfo(getattr(torch, values.dtype.name)).max
         t = np.clip(t, -largest, largest)
-    if not np.isfinite(y).all():
-        return 0.0 if np.array_equal(y, t, equal_nan=True) else float("inf")
+    finite = np.isfinite(y) & np.isfinite(t)
+    if not np.array_equal(y[~finite], t[~finite], equal_nan=True):
+        return float("inf")
+    y, t = y[finite], t[finite]
     if not t.size:
         return 0.0
     distance, scale = np.abs(y - t), np.abs(t) + np.sqrt(np.mean(np.square(t)))
@@ -84,9 +87,18 @@ def compare(
         One comparison a runtime, eager first: the largest error over the outputs of each.
 
     Raises:
-        NmnExportError: The reference has other outputs than a runtime.
+        NmnExportError: The reference has other outputs than a runtime, or there is nothing to
+            compare.
     """
+    _check_numbers(inputs)
     expected = truth.run(inputs)
+    if not any(np.isfinite(values.astype(np.float64)).any() for values in expected.values()):
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in expected.items())
+        raise NmnExportError(
+            "Outputs can be compared where they are finite numbers",
+            got=f"none in the reference's {shapes or 'outputs'} for {subject}",
+            fix="Give inputs for which there are some.",
+        )
     outputs = {runner.name: runner.run(inputs) for runner in (eager, *others)}
     for name, values in outputs.items():
         if set(values) != set(expected):
@@ -105,3 +117,13 @@ def compare(
         Comparison(subject, description, name, found, None if name == eager.name else limit)
         for name, found in errors.items()
     ]
+
+
+def _check_numbers(inputs: Arrays) -> None:
+    for name, array in inputs.items():
+        if np.isnan(array.astype(np.float64)).any():
+            raise NmnExportError(
+                "Inputs to compare on have no NaN, which every runtime makes NaN of",
+                got=f"NaN in '{name}'",
+                fix="Give numbers.",
+            )

@@ -1,6 +1,7 @@
 """What a file holds: its ⵟ ops, their weights, and what they cost."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -8,6 +9,7 @@ from onnx import helper
 
 from nmn_export.engine.record import EngineRecord, ShapesRecord
 from nmn_export.engine.tensorrt_api import PLUGIN_LAYER
+from nmn_export.errors import NmnExportError
 from nmn_export.graph.file import METADATA_PREFIX
 from nmn_export.ops import DOMAIN, OPS, PLUGIN_ATTRIBUTES
 
@@ -47,24 +49,24 @@ class OpReport:
 
 def inspect_model(model: onnx.ModelProto) -> list[OpReport]:
     """List the ⵟ ops of a model, weights included, in the order of its graph."""
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    graph = _infer_shapes(model)
     values = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
     weights = {t.name: t for t in graph.initializer}
     reports = []
     for node in graph.node:
         if node.domain != DOMAIN:
             continue
-        weight, bias = weights[node.input[1]], weights[node.input[2]]
+        weight, bias, data_type = _parameters(node, weights, values)
         x, y = _shape(values.get(node.input[0])), _shape(values.get(node.output[0]))
-        taps, parameters = math.prod(weight.dims[1:]), math.prod(weight.dims) + math.prod(bias.dims)
+        taps, parameters = math.prod(weight[1:]), math.prod(weight) + math.prod(bias)
         inputs, outputs = _elements(x), _elements(y)
-        dtype = helper.tensor_dtype_to_np_dtype(weight.data_type)
+        dtype = helper.tensor_dtype_to_np_dtype(data_type)
         reports.append(
             OpReport(
                 name=node.name,
                 op=node.op_type,
                 input_shape=x,
-                weight_shape=tuple(weight.dims),
+                weight_shape=weight,
                 output_shape=y,
                 dtype=dtype.name,
                 attributes=_attributes(node),
@@ -74,6 +76,39 @@ def inspect_model(model: onnx.ModelProto) -> list[OpReport]:
             )
         )
     return reports
+
+
+def _infer_shapes(model: onnx.ModelProto) -> onnx.GraphProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise NmnExportError(
+            "The shapes in a file must fit together",
+            got=str(error).splitlines()[0],
+            fix="Export it again.",
+        ) from error
+
+
+def _parameters(
+    node: onnx.NodeProto,
+    weights: Mapping[str, onnx.TensorProto],
+    values: Mapping[str, onnx.ValueInfoProto],
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Return the shapes of W and B of a ⵟ node, which may be computed, and the dtype of W."""
+    shapes = [
+        tuple(weights[name].dims) if name in weights else _shape(values.get(name))
+        for name in node.input[1:]
+    ]
+    fixed = [tuple(d for d in shape if isinstance(d, int)) for shape in shapes]
+    if node.op_type not in OPS or len(shapes) != 2 or fixed != shapes or () in fixed:
+        raise NmnExportError(
+            f"A ⵟ op is {' or '.join(OPS)} of an input, weights and a bias, both of known shape",
+            got=f"{node.op_type} '{node.name}' of {', '.join(node.input) or 'nothing'}",
+            fix="Export the file again.",
+        )
+    name = node.input[1]
+    typed = weights[name].data_type if name in weights else values[name].type.tensor_type.elem_type
+    return fixed[0], fixed[1], typed
 
 
 def provenance(model: onnx.ModelProto) -> dict[str, str]:
@@ -92,7 +127,8 @@ def engine_facts(record: EngineRecord) -> list[tuple[str, str]]:
         A name and a value for each fact, in the order in which they are told.
     """
     plugin = record.plugin
-    in_plugin = ", ".join(layer.name for layer in record.layers if layer.type == PLUGIN_LAYER)
+    layers = [layer.name for layer in record.layers if layer.type == PLUGIN_LAYER]
+    in_plugin = ", ".join(name for name in layers if name not in plugin.others)
     facts = [
         ("engine", f"{record.engine.file}, {record.engine.bytes:,} bytes, as it was built"),
         ("sha256", record.engine.sha256),
@@ -107,6 +143,8 @@ def engine_facts(record: EngineRecord) -> list[tuple[str, str]]:
         ("ⵟ ops of standard ops", str(plugin.decomposed)),
         *(("", f"{name}: {why}") for name, why in plugin.reasons.items()),
     ]
+    if plugin.others:
+        facts.append(("other plugin layers", ", ".join(plugin.others)))
     if plugin.library is not None:
         place = "in the engine" if plugin.embedded else "needed beside the engine"
         facts.append(("plugin library", f"{plugin.library.file} {plugin.version}, {place}"))

@@ -42,8 +42,7 @@ class Input:
 
 def inputs_of(model: onnx.ModelProto) -> list[Input]:
     """Return the inputs of a model; the example of an axis that varies is the export's, or 2."""
-    stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
-    examples: dict[str, list[int]] = json.loads(stored)
+    examples = _examples(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = []
     for value in model.graph.input:
@@ -52,8 +51,32 @@ def inputs_of(model: onnx.ModelProto) -> list[Input]:
         shape = _shape(value)
         sizes = [d if isinstance(d, int) else 2 for d in shape]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        inputs.append(Input(value.name, shape, dtype, tuple(examples.get(value.name, sizes))))
+        example = tuple(examples.get(value.name, sizes))
+        if len(example) != len(shape):
+            raise _not_shapes(f"{len(example)} sizes for '{value.name}', which has {len(shape)}")
+        inputs.append(Input(value.name, shape, dtype, example))
     return inputs
+
+
+def _examples(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Return the shapes that a model was exported with, by input, if it says so."""
+    stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
+    try:
+        examples = json.loads(stored)
+        whole = all(type(d) is int and d >= 0 for shape in examples.values() for d in shape)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise _not_shapes(f"'{stored[:80]}'") from error
+    if not whole:
+        raise _not_shapes(f"'{stored[:80]}'")
+    return examples  # type: ignore[no-any-return]
+
+
+def _not_shapes(got: str) -> NmnExportError:
+    return NmnExportError(
+        f"The metadata '{EXAMPLE_SHAPES}' must be a shape for each input",
+        got=got,
+        fix="The file was changed; export it again.",
+    )
 
 
 def draw(inputs: Sequence[Input], seed: int) -> Arrays:

@@ -1,6 +1,7 @@
 """ONNX Runtime, on the provider that was asked for or not at all."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from nmn_export.errors import NmnExportError
 from nmn_export.runtime.arrays import Arrays, to_numpy
+
+# Unasked, it would leave files in the temporary folder and send home what it did.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Provider = Literal["cpu", "cuda"]
 
@@ -165,5 +169,5 @@ class _OrtErrors:
             raise NmnExportError(
                 "ONNX Runtime must be able to run the model",
                 got=f"{kind.__name__}: {str(error).splitlines()[0]}",
-                fix="See `nmn-export doctor`; bfloat16 models need a GPU.",
+                fix="See `nmn-export doctor`; bfloat16 layers other than ⵟ need a GPU.",
             ) from error

@@ -66,11 +66,15 @@ def _run(model: nn.Module, inputs: Arrays, convert: Callable[[Tensor], Tensor]) 
     try:
         with torch.inference_mode():
             result = model(*(convert(to_torch(array)) for array in inputs.values()))
-    except (RuntimeError, ValueError, TypeError) as error:
+    except NmnExportError:
+        raise
+    except Exception as error:
+        # The model is the user's code, which may raise anything.
         given = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+        why = next(iter(str(error).splitlines()), type(error).__name__)
         raise NmnExportError(
             "The reference must run on the inputs",
-            got=f"{given}: {str(error).splitlines()[0]}",
+            got=f"{given}: {why}",
             fix="Give others with --inputs, or name the model that the file was exported from.",
         ) from error
     leaves = [t for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, Tensor)]

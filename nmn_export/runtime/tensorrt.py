@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nmn_export.engine.record import is_engine as is_engine  # noqa: PLC0414 - for others
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.file import METADATA_PREFIX
 from nmn_export.runtime.arrays import Arrays, to_numpy, to_torch
@@ -15,16 +16,8 @@ from nmn_export.runtime.bindings import Bindings
 from nmn_export.runtime.engine_file import OpenEngine, open_engine
 from nmn_export.runtime.inputs import Input, check
 
-SUFFIXES = (".engine", ".plan")
-"""By which a file is known to be an engine."""
-
 _GRAPHS = 8
 """CUDA graphs that a runner keeps; each holds an execution context with its memory."""
-
-
-def is_engine(path: Path) -> bool:
-    """Whether a file is an engine by its name."""
-    return path.suffix in SUFFIXES
 
 
 class TensorRtRunner:

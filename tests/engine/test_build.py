@@ -89,7 +89,7 @@ def test_a_half_precision_model_stays_as_it_is(small_net, tmp_path):
     path = tmp_path / "half.onnx"
     export(small_net, torch.randn(2, 3, 10, 10), path, dtype="float16", check=False)
     for plugin in ("require", "off"):
-        record = build(path, tmp_path / "e", plugin=plugin, compute_capabilities=[89]).record
+        record = build(path, tmp_path / "e.engine", plugin=plugin, compute_capabilities=[89]).record
         assert [t.dtype for t in (*record.inputs, *record.outputs)] == ["float16", "float16"]
 
 
@@ -125,7 +125,7 @@ def test_weights_in_a_file_of_their_own_are_read(small_net, tmp_path, monkeypatc
     monkeypatch.setattr(nmn_export.graph.file, "EXTERNAL_DATA_THRESHOLD", 100)
     export(small_net, torch.randn(2, 3, 10, 10), tmp_path / "m.onnx", check=False)
     assert (tmp_path / "m.onnx.data").is_file()
-    record = build(tmp_path / "m.onnx", tmp_path / "e", compute_capabilities=[89]).record
+    record = build(tmp_path / "m.onnx", tmp_path / "e.engine", compute_capabilities=[89]).record
     assert record.plugin.layers == 2
 
 
@@ -144,7 +144,7 @@ class WeightsFromTheModel(nn.Module):
 def test_weights_that_are_computed_go_to_the_plugin_as_they_are(tmp_path):
     path = tmp_path / "m.onnx"
     export(WeightsFromTheModel().eval(), (torch.randn(2, 5), torch.randn(4, 5)), path, check=False)
-    record = build(path, tmp_path / "e", plugin="require", compute_capabilities=[89]).record
+    record = build(path, tmp_path / "e.engine", plugin="require", compute_capabilities=[89]).record
     assert record.plugin.layers == 2
 
 
@@ -152,7 +152,7 @@ def test_progress_and_messages_are_reported(small_file, tmp_path):
     told = []
     build(
         small_file,
-        tmp_path / "e",
+        tmp_path / "e.engine",
         compute_capabilities=[89],
         options=BuilderOptions(verbosity="verbose", profiling_verbosity="detailed"),
         report=told.append,
@@ -185,30 +185,30 @@ def test_what_the_plugin_does_not_compute_is_decomposed_and_said(
     small_file, tmp_path, attributes, reason
 ):
     path = edited(small_file, tmp_path / "m.onnx", **attributes)
-    record = build(path, tmp_path / "e", compute_capabilities=[89]).record
+    record = build(path, tmp_path / "e.engine", compute_capabilities=[89]).record
     assert (record.plugin.layers, record.plugin.decomposed) == (1, 1)
     assert reason in record.plugin.reasons["yat_conv"]
     assert "PLUGIN_V3" in record.layer_counts
     with pytest.raises(CheckError, match=r"compute every ⵟ op; got 'yat_conv'") as caught:
-        build(path, tmp_path / "f", plugin="require", compute_capabilities=[89])
+        build(path, tmp_path / "f.engine", plugin="require", compute_capabilities=[89])
     assert reason in str(caught.value)
-    assert not (tmp_path / "f").exists()
+    assert not (tmp_path / "f.engine").exists()
 
 
 def test_what_only_the_plugin_finds_out_is_decomposed_and_said(small_file, tmp_path):
     tiny, huge = (1, 3, 10, 10), (8_000_000, 3, 10, 10)
     options = {"shapes": {"x": (tiny, tiny, huge)}, "compute_capabilities": [89]}
-    record = build(small_file, tmp_path / "e", **options).record
+    record = build(small_file, tmp_path / "e.engine", **options).record
     assert (record.plugin.layers, record.plugin.decomposed) == (0, 2)
     assert "must be smaller than 2^31" in record.plugin.reasons["yat_conv"]
     with pytest.raises(CheckError, match=r"require wants .* smaller than 2\^31"):
-        build(small_file, tmp_path / "f", plugin="require", **options)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "e.json"]
+        build(small_file, tmp_path / "f.engine", plugin="require", **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.engine", "e.engine.json"]
 
 
 @pytest.mark.usefixtures("no_plugin")
 def test_without_a_library_all_is_decomposed_and_said(small_file, tmp_path):
-    record = build(small_file, tmp_path / "e", compute_capabilities=[89]).record
+    record = build(small_file, tmp_path / "e.engine", compute_capabilities=[89]).record
     assert record.plugin.layers == 0
     assert record.plugin.reasons == dict.fromkeys(
         ("yat_conv", "head"), "there is no plugin library"
@@ -219,22 +219,22 @@ def test_without_a_library_all_is_decomposed_and_said(small_file, tmp_path):
 @pytest.mark.parametrize("options", [{"plugin": "require"}, {"embed_plugin": True}])
 def test_a_library_that_is_needed_and_missing_is_told(small_file, tmp_path, options):
     with pytest.raises(NmnExportError, match="need the plugin library; got none") as caught:
-        build(small_file, tmp_path / "e", compute_capabilities=[89], **options)
+        build(small_file, tmp_path / "e.engine", compute_capabilities=[89], **options)
     assert caught.value.exit_code == 2
 
 
 def test_a_capability_without_kernels_is_told(small_file, tmp_path):
     with pytest.raises(NmnExportError, match=r"got compute capability 7\.5 with --plugin require"):
-        build(small_file, tmp_path / "e", plugin="require", compute_capabilities=[75])
+        build(small_file, tmp_path / "e.engine", plugin="require", compute_capabilities=[75])
 
 
 def test_a_file_of_standard_ops_has_nothing_for_the_plugin(small_net, tmp_path):
     path = tmp_path / "m.onnx"
     export(small_net, torch.randn(2, 3, 10, 10), path, inline=True, check=False)
-    record = build(path, tmp_path / "e", compute_capabilities=[89]).record
+    record = build(path, tmp_path / "e.engine", compute_capabilities=[89]).record
     assert (record.plugin.layers, record.plugin.decomposed) == (0, 0)
     with pytest.raises(CheckError, match="needs a file with ⵟ ops; got standard ops only"):
-        build(path, tmp_path / "e", plugin="require", compute_capabilities=[89])
+        build(path, tmp_path / "e.engine", plugin="require", compute_capabilities=[89])
 
 
 def test_an_op_that_tensorrt_does_not_know_is_told_by_its_name(small_file, tmp_path):
@@ -246,7 +246,7 @@ def test_an_op_that_tensorrt_does_not_know_is_told_by_its_name(small_file, tmp_p
     model.graph.output[0].name = "more"
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(NmnExportError, match=r"parse the model; got Unheard the_node: .*Plugin"):
-        build(tmp_path / "m.onnx", tmp_path / "e", compute_capabilities=[89])
+        build(tmp_path / "m.onnx", tmp_path / "e.engine", compute_capabilities=[89])
 
 
 def test_shared_weights_are_prepared_for_each_node(tmp_path):
@@ -259,6 +259,6 @@ def test_shared_weights_are_prepared_for_each_node(tmp_path):
             return self.conv(self.conv(x))
 
     export(Twice().eval(), torch.randn(2, 3, 5, 5), tmp_path / "m.onnx", check=False)
-    record = build(tmp_path / "m.onnx", tmp_path / "e", compute_capabilities=[89]).record
+    record = build(tmp_path / "m.onnx", tmp_path / "e.engine", compute_capabilities=[89]).record
     plugins = [layer.name for layer in record.layers if layer.type == "PLUGIN_V3"]
     assert plugins == ["conv", "conv_2"]

@@ -7,7 +7,14 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from nmn_export.engine.prepare import decompose, name_nodes, prepare_for_plugin, yat_nodes
+from nmn_export import NmnExportError
+from nmn_export.engine.prepare import (
+    check_nodes,
+    decompose,
+    name_nodes,
+    prepare_for_plugin,
+    yat_nodes,
+)
 from nmn_export.graph.file import load
 from nmn_export.ops import DOMAIN
 from nmn_export.runtime.arrays import to_torch
@@ -131,3 +138,80 @@ def test_nodes_without_names_and_of_one_name_get_their_own():
     model = ir.from_proto(helper.make_model(graph))
     name_nodes(model)
     assert [node.name for node in yat_nodes(model)] == ["same", "same_2", "Y2", "other_2"]
+
+
+def test_a_name_that_something_else_has_is_not_given():
+    nodes = [
+        helper.make_node("YatDense", ["X", "W", "B"], [y], name=name, domain=DOMAIN)
+        for y, name in (("Y0", "W"), ("Y1", "x"), ("Y2", "Z"), ("out", "out"), ("Y4", "out"))
+    ]
+    nodes += [helper.make_node("Relu", ["X"], ["Z"], name="relu")]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "X", "out")]
+    weight = helper.make_tensor("W", TensorProto.FLOAT, [1], [1])
+    graph = helper.make_graph(nodes, "g", values[:2], values[2:], [weight])
+    model = ir.from_proto(helper.make_model(graph))
+    name_nodes(model)
+    assert [n.name for n in yat_nodes(model)] == ["W_2", "x_2", "Z_2", "out", "out_2"]
+
+
+def test_what_a_body_computes_takes_no_name_of_a_node(small_file):
+    graph = ir.from_proto(load(small_file))
+    before = set(graph.graph.initializers)
+    decompose(graph, {"yat_conv"})
+    new = set(graph.graph.initializers) - before
+    assert new
+    assert all(name.startswith("yat_conv/") for name in new)
+    onnx.checker.check_model(ir.to_proto(graph))
+
+
+def one_edited(**attributes: object) -> onnx.ModelProto:
+    model = one_node(dense_case("odd-sizes"))
+    (node,) = [node for node in model.graph.node if node.domain == DOMAIN]
+    kept = [a for a in node.attribute if a.name not in attributes]
+    del node.attribute[:]
+    node.attribute.extend([*kept, *(helper.make_attribute(k, v) for k, v in attributes.items())])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        ({"plugin_version": 1}, "YatDense has plugin_version as STRING; got INT on '"),
+        ({"alpha": 2}, "YatDense has alpha as FLOAT; got INT on '"),
+        ({"spherical": 1.0}, "YatDense has spherical as INT; got FLOAT on '"),
+    ],
+)
+def test_an_attribute_of_another_type_is_told(attributes, told):
+    with pytest.raises(NmnExportError) as caught:
+        check_nodes(ir.from_proto(one_edited(**attributes)))
+    assert told in str(caught.value)
+
+
+def test_an_attribute_that_is_missing_is_told():
+    model = one_node(conv_case("group"))
+    (node,) = [node for node in model.graph.node if node.domain == DOMAIN]
+    (strides,) = [a for a in node.attribute if a.name == "strides"]
+    node.attribute.remove(strides)
+    with pytest.raises(NmnExportError, match="YatConv has the attribute strides; got none on '"):
+        check_nodes(ir.from_proto(model))
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_an_input_that_is_missing_is_told(empty):
+    model = one_edited()
+    (node,) = [node for node in model.graph.node if node.domain == DOMAIN]
+    if empty:
+        node.input[1] = ""
+    else:
+        node.input.pop()
+    with pytest.raises(NmnExportError, match="YatDense has the inputs X, W, B; got") as caught:
+        check_nodes(ir.from_proto(model))
+    assert str(caught.value).count("\n") == 0
+
+
+def test_a_body_that_the_file_lacks_is_told(small_file):
+    model = load(small_file)
+    del model.functions[:]
+    graph = ir.from_proto(model)
+    with pytest.raises(NmnExportError, match=r"got no function ai\.nmn::YatConv for 'yat_conv'"):
+        decompose(graph, {"yat_conv"})

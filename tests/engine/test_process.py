@@ -1,6 +1,7 @@
 """What ends a build before its end: nothing is left of it, and one line says why."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def test_a_package_that_cannot_build_is_told(
     package.write_text(source)
     monkeypatch.syspath_prepend(package.parent)
     with pytest.raises(NmnExportError) as caught:
-        build(small_file, files / "e", tensorrt="tensorrt")
+        build(small_file, files / "e.engine", tensorrt="tensorrt")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
@@ -89,22 +90,22 @@ def test_what_tensorrt_prints_does_not_come_between(small_file, files, tmp_path,
     package.write_text(f"print('hello')\nimport os; os.system('echo hello')\n{WITHOUT_GPU}")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(NmnExportError, match="got no GPU that it can use"):
-        build(small_file, files / "e", tensorrt="tensorrt")
+        build(small_file, files / "e.engine", tensorrt="tensorrt")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
 def test_a_build_that_is_killed_leaves_nothing(small_file, files, temporary, process_ids, number):
-    (files / "e").write_bytes(b"the engine of yesterday")
+    (files / "e.engine").write_bytes(b"the engine of yesterday")
     with pytest.raises(NmnExportError, match=f"got signal {number.name}") as caught:
         build(
             small_file,
-            files / "e",
+            files / "e.engine",
             compute_capabilities=[89],
             report=lambda _: os.kill(process_ids[0], number),
         )
     assert ("out of memory" in str(caught.value)) == (number == signal.SIGKILL)
-    assert [path.name for path in files.iterdir()] == ["e"]
-    assert (files / "e").read_bytes() == b"the engine of yesterday"
+    assert [path.name for path in files.iterdir()] == ["e.engine"]
+    assert (files / "e.engine").read_bytes() == b"the engine of yesterday"
     assert not list(temporary.iterdir())
 
 
@@ -113,7 +114,7 @@ def test_an_interrupted_build_leaves_nothing(small_file, files, temporary, proce
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(small_file, files / "e", compute_capabilities=[89], report=interrupt)
+        build(small_file, files / "e.engine", compute_capabilities=[89], report=interrupt)
     assert not [*files.iterdir(), *temporary.iterdir()]
     assert not is_running(process_ids[0])
 
@@ -131,7 +132,7 @@ build(sys.argv[1], sys.argv[2], compute_capabilities=[89], report=stop)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_build_ends_with_the_process_that_asked_for_it(small_file, files, temporary, number):
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(small_file), str(files / "e")],
+        [sys.executable, "-c", PARENT, str(small_file), str(files / "e.engine")],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -162,8 +163,8 @@ def test_there_is_no_room_for_the_engine(small_file, files, temporary, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("nmn_export.engine.output.shutil.move", full)
-    with pytest.raises(NmnExportError, match=r"must have room for the engine; got .*No space left"):
-        build(small_file, files / "e", compute_capabilities=[89])
+    with pytest.raises(NmnExportError, match=r"must have room for the file; got .*No space left"):
+        build(small_file, files / "e.engine", compute_capabilities=[89])
     assert not [*files.iterdir(), *temporary.iterdir()]
 
 
@@ -173,5 +174,66 @@ def test_there_is_no_room_for_the_model(small_file, files, temporary, monkeypatc
 
     monkeypatch.setattr("nmn_export.engine.build.ir.save", full)
     with pytest.raises(NmnExportError, match=r"must have room for the model; got .*No space left"):
-        build(small_file, files / "e", compute_capabilities=[89])
+        build(small_file, files / "e.engine", compute_capabilities=[89])
+    assert not [*files.iterdir(), *temporary.iterdir()]
+
+
+def test_there_is_no_room_for_what_tensorrt_built(small_file, files, temporary):
+    options = {"compute_capabilities": [89], "plugin": "off"}
+    build(small_file, files / "e.engine", **options)
+    engine = (files / "e.engine").stat().st_size
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (engine - 1, hard))
+    try:
+        with pytest.raises(NmnExportError, match="must have room for the engine; got") as caught:
+            build(small_file, files / "f.engine", **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert f"'{temporary}' (File too large). Make room, or name another in" in str(caught.value)
+    assert not list(temporary.iterdir())
+    assert len(list(files.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["a:b", "a;b"])
+def test_a_folder_that_the_linker_cannot_be_told_of_is_refused(
+    small_file, files, tmp_path, monkeypatch, name
+):
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(NmnExportError, match="must have no : and no ; in its path") as caught:
+        build(small_file, files / "e.engine", compute_capabilities=[89])
+    assert "TMPDIR" in str(caught.value)
+    assert not [*files.iterdir(), *folder.iterdir()]
+
+
+LATE = """
+import sys, time
+import nmn_export.engine.build as build
+def place(*_):
+    time.sleep(1)
+    print("placing", flush=True)
+    time.sleep(60)
+build.place = place
+build.build(sys.argv[1], sys.argv[2], compute_capabilities=[89])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGQUIT])
+def test_nothing_is_left_by_a_parent_that_dies_late(small_file, files, temporary, number):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", LATE, str(small_file), str(files / "e.engine")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout.readline() == "placing\n"
+        assert list(temporary.iterdir())
+        parent.send_signal(number)
+    for _ in range(100):
+        if not list(temporary.iterdir()):
+            break
+        time.sleep(0.05)
     assert not [*files.iterdir(), *temporary.iterdir()]

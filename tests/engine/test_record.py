@@ -51,6 +51,35 @@ def test_another_content_is_told(engine, content):
         read_record(engine)
 
 
+EDITS = {
+    "reasons": ({"plugin": {"reasons": 3}}, "got plugin.reasons is 3"),
+    "mode": ({"plugin": {"mode": "of"}}, "got plugin.mode is 'of'"),
+    "flag": ({"plugin": {"embedded": 1}}, "got plugin.embedded is 1"),
+    "library": ({"plugin": {"library": {"file": "a"}}}, "got plugin.library lacks 'sha256'"),
+    "capabilities": ({"compute_capabilities": [8.9]}, "got compute_capabilities[0] is 8.9"),
+    "layers": ({"layers": "x"}, "got layers is 'x'"),
+    "counts": ({"layer_counts": {"A": "b"}}, "got layer_counts.A is 'b'"),
+    "bool for a number": ({"plugin": {"layers": True}}, "got plugin.layers is True"),
+    "shapes": ({"profile": {"x": {"min": [1], "opt": [1]}}}, "got profile.x lacks 'max'"),
+    "engine layers": ({"engine_layers": [1]}, "got engine_layers[0] is 1"),
+    "other counts": ({"layer_counts": {"A": 5}}, "got layer_counts, which disagrees"),
+    "plugin layers": ({"plugin": {"layers": 8}}, "got plugin.layers, which disagrees"),
+    "decomposed": ({"plugin": {"decomposed": 5}}, "got plugin.decomposed, which disagrees"),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), EDITS.values(), ids=EDITS)
+def test_a_value_that_cannot_be_is_told(engine, changes, told):
+    values = json.loads(record_path(engine).read_text())
+    for key, change in changes.items():
+        values[key] = values[key] | change if isinstance(change, dict) else change
+    record_path(engine).write_text(json.dumps(values))
+    with pytest.raises(NmnExportError, match="must be JSON of format 1") as caught:
+        read_record(engine)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_field_is_told(engine):
     values = json.loads(record_path(engine).read_text())
     record_path(engine).write_text(json.dumps(values | {"new": 1}))

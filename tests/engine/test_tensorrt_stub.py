@@ -35,7 +35,11 @@ def test_what_is_asked_for_reaches_tensorrt(
 ):
     monkeypatch.setenv("STUB_VERSION", version)
     built = build(
-        small_file, tmp_path / "e", tensorrt="tensorrt", plugin="require", options=options(cache)
+        small_file,
+        tmp_path / "e.engine",
+        tensorrt="tensorrt",
+        plugin="require",
+        options=options(cache),
     )
     told = json.loads(built.path.read_text())
     shapes = {"x": [[1, 3, 10, 10], [2, 3, 10, 10], [8, 3, 10, 10]]}
@@ -54,20 +58,20 @@ def test_what_is_asked_for_reaches_tensorrt(
 
 def test_a_timing_cache_is_written_and_read_again(small_file, tmp_path, cache):
     for expected in (b"times ", b"times times "):
-        build(small_file, tmp_path / "e", tensorrt="tensorrt", options=options(cache))
+        build(small_file, tmp_path / "e.engine", tensorrt="tensorrt", options=options(cache))
         assert cache.read_bytes() == expected
     cache.write_bytes(b"other")
     with pytest.raises(NmnExportError, match="The timing cache must be one of this TensorRT"):
-        build(small_file, tmp_path / "f", tensorrt="tensorrt", options=options(cache))
+        build(small_file, tmp_path / "f.engine", tensorrt="tensorrt", options=options(cache))
     assert cache.read_bytes() == b"other"
-    assert not (tmp_path / "f").exists()
+    assert not (tmp_path / "f.engine").exists()
 
 
 def test_a_plugin_is_embedded_in_a_version_compatible_engine(small_file, tmp_path, cache):
     library = find_plugin_library()
     built = build(
         small_file,
-        tmp_path / "e",
+        tmp_path / "e.engine",
         tensorrt="tensorrt",
         embed_plugin=True,
         options=options(cache),
@@ -80,14 +84,14 @@ def test_an_engine_that_lacks_its_plugin_is_not_kept(small_file, tmp_path, cache
     with pytest.raises(NmnExportError, match="puts the plugin library into the engine; got"):
         build(
             small_file,
-            tmp_path / "e",
+            tmp_path / "e.engine",
             tensorrt="tensorrt",
             embed_plugin=True,
             options=options(cache),
         )
-    assert not (tmp_path / "e").exists()
+    assert not (tmp_path / "e.engine").exists()
 
 
 def test_tensorrt_builds_for_the_gpu_at_hand_only(small_file, tmp_path):
     with pytest.raises(NmnExportError, match=r"builds for the GPU at hand; got --compute.*8\.9"):
-        build(small_file, tmp_path / "e", tensorrt="tensorrt", compute_capabilities=[89])
+        build(small_file, tmp_path / "e.engine", tensorrt="tensorrt", compute_capabilities=[89])

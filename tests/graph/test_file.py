@@ -13,7 +13,7 @@ from torch import nn
 import nmn_export.graph.file
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.capture import capture
-from nmn_export.graph.file import METADATA_PREFIX, load, save, staged
+from nmn_export.graph.file import METADATA_PREFIX, load, save
 from nmn_export.graph.fold import fold
 from nmn_export.layers import YatDense
 from nmn_export.runtime.arrays import to_numpy
@@ -226,55 +226,3 @@ def test_an_onnx_file_from_elsewhere_is_not_ours(tmp_path: Path) -> None:
     model.metadata_props.add(key=METADATA_PREFIX + "source", value="ours, inlined")
     onnx.save(model, path)
     assert load(path).graph.node[0].op_type == "Neg"
-
-
-def test_staged_files_take_their_place_when_all_went_well(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_text("old")
-    with staged(path) as staging:
-        staging.write_text("new")
-        staging.with_name(staging.name + ".data").write_text("weights")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert (tmp_path / "model.onnx.data").read_text() == "weights"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_nothing_is_left_behind_when_something_goes_wrong(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_text("old")
-
-    def write_half_of_it() -> None:
-        with staged(path) as staging:
-            staging.write_text("half of the new")
-            staging.with_name(staging.name + ".data").write_text("weights")
-            raise error
-
-    with pytest.raises(error):
-        write_half_of_it()
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
-    assert path.read_text() == "old"
-
-
-def test_a_folder_that_does_not_exist_is_refused_before_any_work(tmp_path: Path) -> None:
-    path = tmp_path / "none" / "model.onnx"
-    with pytest.raises(NmnExportError) as raised, staged(path):
-        pytest.fail("the body ran")
-    assert str(raised.value) == (
-        f"The output folder must exist and be writable; got '{path.parent}' "
-        "(No such file or directory). Create it or choose another."
-    )
-
-
-def test_a_folder_in_the_place_of_the_file_is_refused_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.mkdir()
-    with pytest.raises(NmnExportError) as raised, staged(path):
-        pytest.fail("the body ran")
-    assert str(raised.value) == (
-        f"The output must be a file; got the folder '{path}'. Name a file in it."
-    )
-    assert path.is_dir()

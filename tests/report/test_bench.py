@@ -145,6 +145,12 @@ def test_no_round_is_no_benchmark(files):
     assert "at least one round; got 0" in refusal(BenchRequest((files / "ours.onnx",), rounds=0))
 
 
+@pytest.mark.parametrize("tolerance", [-1.0, math.nan])
+def test_a_tolerance_that_nothing_is_within_is_refused(files, tolerance):
+    request = BenchRequest((files / "ours.onnx",), tolerance=tolerance)
+    assert f"is an error, 0 or more; got {tolerance}" in refusal(request)
+
+
 def contestant(name: str, *inputs: Input) -> Contestant:
     return Contestant(name, inputs, None, None, None)
 

@@ -89,3 +89,30 @@ def test_other_outputs_than_the_reference_has_are_refused():
     runners = Fixed("eager", TRUTH), Fixed("truth", TRUTH)
     with pytest.raises(NmnExportError, match="must have the outputs of the file"):
         compare("model", "given", {}, *runners, [Fixed("other", TRUTH, key="output_0")])
+
+
+def test_nothing_finite_to_compare_is_refused():
+    for nothing in (np.zeros((0, 3)), np.full(3, np.nan)):
+        runners = Fixed("eager", nothing), Fixed("truth", nothing)
+        with pytest.raises(NmnExportError, match="compared where they are finite numbers; got"):
+            compare("model", "given", {}, *runners, [Fixed("other", nothing)])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_inputs_with_nan_are_refused(dtype):
+    runners = Fixed("eager", TRUTH), Fixed("truth", TRUTH)
+    inputs = {"x": np.array([1.0, np.nan]).astype(dtype)}
+    with pytest.raises(NmnExportError, match=r"have no NaN, .*; got NaN in 'x'"):
+        compare("model", "given", inputs, *runners, [Fixed("other", TRUTH)])
+
+
+def test_a_number_where_the_truth_is_none_is_infinitely_wrong():
+    truth = TRUTH.copy()
+    truth[0] = np.nan
+    assert error(TRUTH, truth) == np.inf
+    assert error(truth, truth) == 0
+
+
+def test_numbers_beside_a_shared_infinity_are_still_measured():
+    truth = np.append(TRUTH, np.inf)
+    assert 0 < error(np.append(off_by(0.1), np.inf), truth) < np.inf

@@ -6,6 +6,7 @@ import ml_dtypes
 import onnx
 import pytest
 
+from nmn_export import NmnExportError
 from nmn_export.engine.build import build
 from nmn_export.engine.plugin_library import find_plugin_library
 from nmn_export.engine.protocol import Layer
@@ -45,6 +46,40 @@ def test_plugin_attributes_are_on_the_nodes_and_not_in_the_report(small_file):
         assert attributes["plugin_namespace"] == b"ai.nmn"
         assert attributes["plugin_version"] == b"1"
         assert "plugin_version" not in report.attributes
+
+
+def changed(path, edit):
+    model = onnx.load(path)
+    edit(next(n for n in model.graph.node if n.domain == "ai.nmn"), model.graph)
+    return model
+
+
+def test_an_op_without_its_inputs_is_told(small_file):
+    model = changed(small_file, lambda node, _: node.input.pop())
+    with pytest.raises(
+        NmnExportError, match=r"an input, weights and a bias, .*; got YatConv 'yat_"
+    ):
+        inspect_model(model)
+
+
+def test_shapes_that_do_not_fit_are_told(small_file, monkeypatch):
+    def refuse(*_, **__):
+        raise onnx.shape_inference.InferenceError("9 vs 8\n(op: Gemm)")
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", refuse)
+    with pytest.raises(NmnExportError, match="The shapes in a file must fit together; got 9 vs 8"):
+        inspect_model(load(small_file))
+
+
+def test_weights_that_are_computed_have_a_shape_too(small_file):
+    def edit(node, graph):
+        given = next(t for t in graph.initializer if t.name == node.input[1])
+        graph.initializer.remove(given)
+        graph.input.append(
+            onnx.helper.make_tensor_value_info(given.name, given.data_type, given.dims)
+        )
+
+    assert inspect_model(changed(small_file, edit)) == inspect_model(load(small_file))
 
 
 def test_doctor_says_what_is_there_and_how_to_get_the_rest():

@@ -196,7 +196,10 @@ LIBRARY = PluginLibrary(
 @pytest.fixture
 def with_layers(engine, monkeypatch, pretended_gpu):
     """An engine whose record speaks of two plugin layers, and what the library is said to be."""
-    edit_record(engine, plugin={"layers": 2, "version": "0.1.0"})
+    layers = json.loads(record_path(engine).read_text())["layers"]
+    layers += [{"name": name, "type": "PLUGIN_V3"} for name in ("yat_conv", "head")]
+    plugin = {"layers": 2, "version": "0.1.0"}
+    edit_record(engine, plugin=plugin, layers=layers, layer_counts={"PLUGIN_V3": 2})
 
     def library(**changes):
         found = types.SimpleNamespace(**vars(LIBRARY) | changes)

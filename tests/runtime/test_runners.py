@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nmn_export import NmnExportError, check, export
-from nmn_export.graph.file import load
+from nmn_export.graph.file import EXAMPLE_SHAPES, load
 from nmn_export.graph.fold import fold
 from nmn_export.layers import YatConv2d, YatDense
 from nmn_export.ops import OPS
@@ -149,3 +149,21 @@ def test_drawn_inputs_fit_and_are_the_same_every_time(small_file):
     check_inputs(model, first)
     assert np.array_equal(first["x"], second["x"])
     assert first["x"].shape == (2, 3, 10, 10)
+
+
+@pytest.mark.parametrize("stored", ['{"x": "oops"', "[]", "{}x", '{"x": []}', '{"x": ["a", 1]}'])
+def test_example_shapes_that_are_not_shapes_are_told(small_file, stored):
+    model = load(small_file)
+    next(p for p in model.metadata_props if p.key == EXAMPLE_SHAPES).value = stored
+    with pytest.raises(NmnExportError, match=r"'nmn_export\.example_shapes' must be a shape for"):
+        draw_inputs(model, 0)
+
+
+@pytest.mark.parametrize("raised", [IndexError("index 3\nand more"), KeyError(), AssertionError()])
+def test_whatever_the_model_raises_is_one_line(raised):
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            raise raised
+
+    with pytest.raises(NmnExportError, match=r"The reference must run on the inputs; got x \(2,"):
+        EagerRunner(Broken()).run({"x": np.zeros((2, 3), np.float32)})

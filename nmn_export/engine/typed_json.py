@@ -1,0 +1,67 @@
+"""JSON read into dataclasses, every value held against its declared type."""
+
+import dataclasses
+import types
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def revive(kind: Any, value: Any, where: str = "it") -> Any:
+    """Return what `value`, as JSON left it, stands for.
+
+    Args:
+        kind: A dataclass, a list, a dict by strings, a union, a literal, or a type that JSON has.
+        value: What was read.
+        where: What it is called in an error.
+
+    Raises:
+        TypeError: It is not of that type; the message says where.
+    """
+    if dataclasses.is_dataclass(kind):
+        return _dataclass(kind, value, where)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _union(arguments, value, where)
+    if origin is Literal:
+        fits = isinstance(value, str) and value in arguments
+    else:
+        fits = type(value) is (origin or kind)  # True is no number here
+    if not fits:
+        raise TypeError(f"{where} is {_written(value)}")
+    if origin is list:
+        return [revive(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is dict:
+        return {key: revive(arguments[1], v, f"{where}.{key}") for key, v in value.items()}
+    return value
+
+
+def _dataclass(kind: Any, value: Any, where: str) -> Any:
+    if type(value) is not dict:
+        raise TypeError(f"{where} is {_written(value)}")
+    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unknown := sorted(value.keys() - fields.keys()):
+        raise TypeError(f"{where} has '{unknown[0]}'")
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in value
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise TypeError(f"{where} lacks '{missing[0]}'")
+    prefix = "" if where == "it" else f"{where}."
+    return kind(**{key: revive(hints[key], v, f"{prefix}{key}") for key, v in value.items()})
+
+
+def _union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    (kind,) = (kind for kind in kinds if kind is not type(None))
+    return revive(kind, value, where)
+
+
+def _written(value: object) -> str:
+    """Return a value as JSON names it, cut off where it gets long."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
