@@ -17,7 +17,7 @@ TENSORRT_INCLUDE_DIR := build/headers/kernel_lens/include/tensorrt
 endif
 LIBRARY := nmn_export/engine/libnmn_plugin.so
 
-.PHONY: demo test lint types bench gpu gpu-plugin kernels plugin wheel clean
+.PHONY: demo test lint types bench gpu gpu-plugin kernels plugin wheel clean FORCE
 
 demo: $(INSTALLED)  ## train, export, run and check a small network, and AetherResNet-18
 	$(BIN)/python -m examples.demo
@@ -45,12 +45,21 @@ gpu-plugin:  ## the plugins' enqueue, on a machine with a GPU, PyTorch and build
 
 kernels: $(KERNELS)  ## compile them ahead of time and audit them, without a GPU
 
-$(KERNELS): $(INSTALLED) $(wildcard nmn_export/kernels/*.py)
+# Made anew when it says something else than before.
+build/archs.txt: FORCE
+	@mkdir -p build && echo '$(ARCHS)' | cmp -s - $@ || echo '$(ARCHS)' > $@
+
+build/headers.txt: FORCE
+	@mkdir -p build && echo '$(TENSORRT_INCLUDE_DIR)' | cmp -s - $@ || \
+		echo '$(TENSORRT_INCLUDE_DIR)' > $@
+
+$(KERNELS): $(INSTALLED) build/archs.txt $(wildcard nmn_export/kernels/*.py)
 	$(BIN)/nmn-export kernels build --arch $(ARCHS) -o build/kernels
 
 plugin: $(LIBRARY)  ## the library of TensorRT plugins, without a GPU; TENSORRT_INCLUDE_DIR, ARCHS
 
-$(LIBRARY): $(KERNELS) $(TENSORRT_INCLUDE_DIR)/NvInferRuntime.h $(wildcard plugins/* plugins/*/*)
+$(LIBRARY): $(KERNELS) build/headers.txt $(TENSORRT_INCLUDE_DIR)/NvInferRuntime.h \
+		$(wildcard plugins/* plugins/*/*)
 	@command -v cmake g++ >/dev/null || \
 		{ echo "error: The plugin library needs g++ and cmake. Install them."; exit 2; }
 	cmake -S plugins -B build/plugin -DTENSORRT_INCLUDE_DIR=$(abspath $(TENSORRT_INCLUDE_DIR)) \
@@ -61,6 +70,9 @@ $(LIBRARY): $(KERNELS) $(TENSORRT_INCLUDE_DIR)/NvInferRuntime.h $(wildcard plugi
 build/headers/kernel_lens/include/tensorrt/NvInferRuntime.h: $(INSTALLED)
 	$(PIP) install --no-deps --upgrade --target build/headers kernel-lens==2.0.1
 	@touch $@
+
+%/NvInferRuntime.h:
+	@echo "error: TENSORRT_INCLUDE_DIR must be the folder of NvInferRuntime.h; got $(@D)."; exit 2
 
 wheel: $(LIBRARY)  ## a wheel with the library in it, in dist/
 	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,8 +125,9 @@ def is_engine(path: Path) -> bool:
 
 
 def record_path(engine: Path) -> Path:
-    """Return where the record of an engine lies."""
-    return engine.parent / f"{engine.name}.json"
+    """Return where the record of an engine lies: beside the file, also if `engine` is a link."""
+    file = Path(os.path.realpath(engine)) if engine.is_symlink() else engine
+    return file.parent / f"{file.name}.json"
 
 
 def read_record(engine: Path) -> EngineRecord:

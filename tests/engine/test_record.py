@@ -20,6 +20,13 @@ def test_a_record_goes_with_a_copy_of_its_engine(engine):
     assert read_record(engine).engine.file == engine.name
 
 
+def test_a_link_to_an_engine_has_its_record(engine, tmp_path):
+    link = tmp_path / "folder" / "latest.engine"
+    link.parent.mkdir()
+    link.symlink_to(engine)
+    assert read_record(link) == read_record(engine)
+
+
 def test_an_engine_that_has_changed_is_told(engine):
     with engine.open("r+b") as stream:
         stream.seek(1000)
