@@ -53,7 +53,8 @@ build/headers.txt: FORCE
 	@mkdir -p build && echo '$(TENSORRT_INCLUDE_DIR)' | cmp -s - $@ || \
 		echo '$(TENSORRT_INCLUDE_DIR)' > $@
 
-$(KERNELS): $(INSTALLED) build/archs.txt $(wildcard nmn_export/kernels/*.py)
+$(KERNELS): $(INSTALLED) build/archs.txt \
+		$(wildcard nmn_export/kernels/*.py nmn_export/kernels/*/*.py)
 	$(BIN)/nmn-export kernels build --arch $(ARCHS) -o build/kernels
 
 plugin: $(LIBRARY)  ## the library of TensorRT plugins, without a GPU; TENSORRT_INCLUDE_DIR, ARCHS

@@ -9,8 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nmn_export.kernels import conv, conv_weights, dense
-from nmn_export.kernels.norms import row_norms
+from nmn_export.kernels.conv import launch as conv
+from nmn_export.kernels.conv import weights as conv_weights
+from nmn_export.kernels.dense import launch as dense
+from nmn_export.kernels.row_norms import row_norms
 from nmn_export.kernels.yat import yat
 from nmn_export.ops import exact_yat_conv, exact_yat_dense, yat_conv, yat_dense
 

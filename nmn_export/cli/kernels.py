@@ -22,7 +22,7 @@ def build(
     with its own copies, or does not use the tensor cores it should.
     """
     try:
-        from nmn_export.kernels import aot  # noqa: PLC0415 - an extra; its absence is a message
+        from nmn_export.kernels.ahead_of_time import build as ahead_of_time  # noqa: PLC0415 - an extra; its absence is a message
     except ImportError as error:
         raise NmnExportError(
             "Compiling kernels needs Triton",
@@ -35,7 +35,7 @@ def build(
         )
     with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("compiling")
-        manifest = aot.build(
+        manifest = ahead_of_time.build(
             [int(part) for part in arch.split(",")],
             output,
             lambda done, total, name: bar.update(

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.schema import is_yat
-from nmn_export.kernels.conv_weights import prepare_conv
-from nmn_export.kernels.dense_weights import prepare_dense
-from nmn_export.kernels.prepare import Float32Precision, Prepared, fold
+from nmn_export.kernels.conv.weights import prepare_conv
+from nmn_export.kernels.dense.weights import prepare_dense
+from nmn_export.kernels.weights import Float32Precision, Prepared, fold
 from nmn_export.ops import DOMAIN, OPS, PLUGIN_ATTRIBUTES
 
 _BODIES = "ai.nmn.bodies"

@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from nmn_export.kernels.prepare import PLANES, Float32Precision
+from nmn_export.kernels.weights import PLANES, Float32Precision
 
 SHARED_KIB = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 """Shared memory one program may have, in KiB, by compute capability (CUDA programming guide)."""

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from nmn_export.kernels import conv, dense
+from nmn_export.kernels.conv import launch as conv
+from nmn_export.kernels.dense import launch as dense
 from nmn_export.kernels.plan import device_of
-from nmn_export.kernels.prepare import DTYPES
+from nmn_export.kernels.weights import DTYPES
 from nmn_export.ops import yat_conv, yat_dense
 
 _OLDEST_CAPABILITY = 80

@@ -77,7 +77,7 @@ inline int64_t ceilDiv(int64_t a, int64_t b)
 }
 
 //! Features of prepared weights are padded to a multiple of it, which lets kernels copy 16 bytes at
-//! a time, see nmn_export/kernels/prepare.py.
+//! a time, see nmn_export/kernels/weights.py.
 constexpr int64_t kALIGNMENT = 16;
 
 inline int64_t align(int64_t size)

@@ -58,7 +58,7 @@ Kernel const& Conv::choose(
     std::vector<Kernel const*> const& candidates, Call const& call, int32_t processors) const
 {
     Problem const problem(*this, call);
-    // Much as plan_conv in nmn_export/kernels/conv.py does: large tiles if they fill the device, as
+    // Much as plan_conv in nmn_export/kernels/conv/launch.py does: large tiles if they fill the device, as
     // wide as there are filters, and long steps.
     auto const rank = [&](Kernel const* kernel)
     {

@@ -126,7 +126,7 @@ Kernel const& Dense::choose(
     std::vector<Kernel const*> const& candidates, Call const& call, int32_t processors) const
 {
     DenseProblem const problem(call);
-    // As plan_dense in nmn_export/kernels/dense.py does.
+    // As plan_dense in nmn_export/kernels/dense/launch.py does.
     auto const rank = [&](Kernel const* kernel)
     {
         bool const fillsDevice = !isSplit(*kernel) && kernel->constant("EVEN") != 0

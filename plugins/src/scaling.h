@@ -1,4 +1,4 @@
-//! α and ε as the kernels take them, see nmn_export/kernels/prepare.py.
+//! α and ε as the kernels take them, see nmn_export/kernels/weights.py.
 #pragma once
 
 namespace nmn::plugin

@@ -15,8 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from nmn_export.errors import CheckError
-from nmn_export.kernels import aot
-from nmn_export.kernels.audit import problems
+from nmn_export.kernels.ahead_of_time import build as aot
+from nmn_export.kernels.ahead_of_time.audit import problems
 
 
 @triton.jit

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmn_export.kernels.conv import Geometry
-from nmn_export.kernels.prepare import ALIGNMENT, fold
-from nmn_export.kernels.variant import Variant
-from nmn_export.kernels.variants import variants
+from nmn_export.kernels.ahead_of_time.variant import Variant
+from nmn_export.kernels.ahead_of_time.variants import variants
+from nmn_export.kernels.conv.launch import Geometry
+from nmn_export.kernels.weights import ALIGNMENT, fold
 from nmn_export.ops.conv import output_size
 
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}

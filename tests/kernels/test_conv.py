@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels.conv import Geometry, forward, is_channels_last, plan_conv, yat_conv
-from nmn_export.kernels.conv_weights import prepare_conv
+from nmn_export.kernels.conv.launch import Geometry, forward, is_channels_last, plan_conv, yat_conv
+from nmn_export.kernels.conv.weights import prepare_conv
 from nmn_export.kernels.plan import Device, Tile
-from nmn_export.kernels.prepare import Float32Precision
+from nmn_export.kernels.weights import Float32Precision
 from tests import enclosure
 from tests.cases import CONV_CASES, ConvCase, conv_case, with_dtypes
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels import dense
-from nmn_export.kernels.dense import DensePlan, forward, plan_dense, yat_dense
-from nmn_export.kernels.dense_weights import prepare_dense
+from nmn_export.kernels.dense import launch as dense
+from nmn_export.kernels.dense.launch import DensePlan, forward, plan_dense, yat_dense
+from nmn_export.kernels.dense.weights import prepare_dense
 from nmn_export.kernels.plan import Device, Tile
-from nmn_export.kernels.prepare import Float32Precision
+from nmn_export.kernels.weights import Float32Precision
 from nmn_export.ops import exact_yat_dense
 from tests import enclosure
 from tests.cases import DENSE_CASES, DenseCase, dense_case, with_dtypes

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from nmn_export.kernels.aot import ARCHITECTURES
-from nmn_export.kernels.prepare import DTYPES
-from nmn_export.kernels.variants import MODES, variants
+from nmn_export.kernels.ahead_of_time.build import ARCHITECTURES
+from nmn_export.kernels.ahead_of_time.variants import MODES, variants
+from nmn_export.kernels.weights import DTYPES
 from tests import enclosure
 from tests.cases import DenseCase, conv_case, dense_case
 from tests.kernels import host

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from nmn_export.kernels.variant import Variant
-from nmn_export.kernels.variants import variants
+from nmn_export.kernels.ahead_of_time.variant import Variant
+from nmn_export.kernels.ahead_of_time.variants import variants
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "build/plugin"

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nmn_export.kernels.conv_weights import prepare_conv
-from nmn_export.kernels.dense_weights import prepare_dense
-from nmn_export.kernels.prepare import Prepared
+from nmn_export.kernels.conv.weights import prepare_conv
+from nmn_export.kernels.dense.weights import prepare_dense
+from nmn_export.kernels.weights import Prepared
 from nmn_export.runtime.arrays import to_numpy
 from tests.cases import CONV_CASES, DENSE_CASES, ConvCase, DenseCase
 from tests.enclosure import bounds

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nmn_export.kernels.pixels import pack_pixels
-from nmn_export.kernels.prepare import DTYPES
+from nmn_export.kernels.conv.channels_last import pack_pixels
+from nmn_export.kernels.weights import DTYPES
 from tests.kernels import host
 
 

@@ -13,9 +13,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from nmn_export.errors import CheckError, NmnExportError
-from nmn_export.kernels.audit import problems, resources
-from nmn_export.kernels.variant import Variant
-from nmn_export.kernels.variants import variants
+from nmn_export.kernels.ahead_of_time.audit import problems, resources
+from nmn_export.kernels.ahead_of_time.variant import Variant
+from nmn_export.kernels.ahead_of_time.variants import variants
 from nmn_export.kernels.yat import INTERPRETED
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -152,7 +152,7 @@ def build(
         raise CheckError(
             "Compiled kernels must pass the audit",
             got="; ".join(manifest.problems),
-            fix="See nmn_export/kernels/audit.py for what each means.",
+            fix="See nmn_export/kernels/ahead_of_time/audit.py for what each means.",
         )
     return manifest
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from nmn_export.kernels.norms import row_norms
-from nmn_export.kernels.prepare import DTYPES
+from nmn_export.kernels.row_norms import row_norms
+from nmn_export.kernels.weights import DTYPES
 from tests.kernels import host
 
 

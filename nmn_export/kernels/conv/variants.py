@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from itertools import product
 
-from nmn_export.kernels.conv_kernels import yat_conv_forward_kernel
+from nmn_export.kernels.ahead_of_time.variant import Mode, Variant, make_variant, product_constants
+from nmn_export.kernels.conv.kernel import yat_conv_forward_kernel
 from nmn_export.kernels.plan import Tile, large_tile, make_tile
-from nmn_export.kernels.variant import Mode, Variant, make_variant, product_constants
 
 
 def conv_variants(mode: Mode, capability: int) -> Iterator[Variant]:

@@ -10,12 +10,11 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels.dense_kernels import (
+from nmn_export.kernels.dense.kernel import (
     yat_dense_forward_kernel,
     yat_dense_split_forward_kernel,
 )
-from nmn_export.kernels.dense_weights import prepare_dense
-from nmn_export.kernels.norms import row_norms
+from nmn_export.kernels.dense.weights import prepare_dense
 from nmn_export.kernels.plan import (
     Device,
     Tile,
@@ -25,7 +24,8 @@ from nmn_export.kernels.plan import (
     large_tile,
     small_tile,
 )
-from nmn_export.kernels.prepare import (
+from nmn_export.kernels.row_norms import row_norms
+from nmn_export.kernels.weights import (
     ALIGNMENT,
     Float32Precision,
     Prepared,

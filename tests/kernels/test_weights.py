@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels import prepare as room
-from nmn_export.kernels.prepare import Prepared, cached, fold, precision_for, prepare
+from nmn_export.kernels import weights as room
 from nmn_export.kernels.register import register
+from nmn_export.kernels.weights import Prepared, cached, fold, precision_for, prepare
 
 
 def counted(weight: torch.Tensor, calls: list[Prepared]) -> Prepared:
@@ -95,8 +95,8 @@ WITHOUT_TRITON = """
 import sys
 sys.modules["triton"] = None
 import torch
-from nmn_export.kernels.conv_weights import prepare_conv
-from nmn_export.kernels.dense_weights import prepare_dense
+from nmn_export.kernels.conv.weights import prepare_conv
+from nmn_export.kernels.dense.weights import prepare_dense
 for dtype in (torch.float16, torch.bfloat16, torch.float32):
     prepare_dense(torch.ones(3, 5), None, 1e-5, 1.0, True, dtype=dtype)
     prepare_conv(torch.ones(3, 5, 2, 2), torch.ones(3), 1e-5, 1.0, 1, dtype=dtype)

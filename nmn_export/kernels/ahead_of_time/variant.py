@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmn_export.kernels.plan import Tile
-from nmn_export.kernels.prepare import PLANES, Float32Precision
+from nmn_export.kernels.weights import PLANES, Float32Precision
 
 WGMMA_ROWS = 64
 """Rows of the smallest tile that sm_90's asynchronous product takes."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from nmn_export.kernels import norms, pixels, prepare_kernels
-from nmn_export.kernels.conv_variants import conv_variants
-from nmn_export.kernels.dense_variants import dense_variants
-from nmn_export.kernels.variant import Mode, Variant, make_variant
+from nmn_export.kernels import row_norms, weights_kernel
+from nmn_export.kernels.ahead_of_time.variant import Mode, Variant, make_variant
+from nmn_export.kernels.conv import channels_last
+from nmn_export.kernels.conv.variants import conv_variants
+from nmn_export.kernels.dense.variants import dense_variants
 
 MODES = (
     Mode("fp16", "fp16", "fp16", "ieee"),
@@ -37,16 +38,16 @@ def _norm(dtype: str, *, even: bool) -> Variant:
     return make_variant(
         f"row_norm_{dtype}" + "_general" * (not even),
         "",
-        norms.row_norm_kernel,
+        row_norms.row_norm_kernel,
         {"input_pointer": dtype},
         ("input_row_stride",) if even else (),
         {
             "TRUNCATE": False,
-            "BLOCK_SIZE_ROW": norms.BLOCK_SIZE_ROW,
-            "BLOCK_SIZE_FEAT": norms.BLOCK_SIZE_FEAT,
+            "BLOCK_SIZE_ROW": row_norms.BLOCK_SIZE_ROW,
+            "BLOCK_SIZE_FEAT": row_norms.BLOCK_SIZE_FEAT,
         },
         _OPTIONS if even else _OPTIONS | {"maxnreg": _NORM_REGISTERS},
-        f"rows / {norms.BLOCK_SIZE_ROW}",
+        f"rows / {row_norms.BLOCK_SIZE_ROW}",
         wants_wgmma=False,
     )
 
@@ -57,7 +58,7 @@ def _prepare_weight(dtype: str) -> Variant:
     return make_variant(
         f"prepare_weight_{dtype}",
         "",
-        prepare_kernels.prepare_weight_kernel,
+        weights_kernel.prepare_weight_kernel,
         {
             "weight_pointer": dtype,
             "bias_pointer": dtype,
@@ -66,8 +67,8 @@ def _prepare_weight(dtype: str) -> Variant:
         ("padded_feat_dim", "plane_stride"),
         {
             "PLANES": 3 if split else 1,
-            "BLOCK_SIZE_FEAT": prepare_kernels.BLOCK_SIZE_FEAT,
-            "BLOCK_SIZE_TAP": prepare_kernels.BLOCK_SIZE_TAP,
+            "BLOCK_SIZE_FEAT": weights_kernel.BLOCK_SIZE_FEAT,
+            "BLOCK_SIZE_TAP": weights_kernel.BLOCK_SIZE_TAP,
         },
         _OPTIONS,
         "rows of the weight",
@@ -79,15 +80,15 @@ def _pack_pixels(dtype: str) -> Variant:
     return make_variant(
         f"pack_pixels_{dtype}",
         "",
-        pixels.pack_pixels_kernel,
+        channels_last.pack_pixels_kernel,
         {"input_pointer": dtype, "output_pointer": dtype},
         (),
         {
             "TRUNCATE": False,
-            "BLOCK_SIZE_PIXEL": pixels.BLOCK_SIZE_PIXEL,
-            "BLOCK_SIZE_FEAT": pixels.BLOCK_SIZE_FEAT,
+            "BLOCK_SIZE_PIXEL": channels_last.BLOCK_SIZE_PIXEL,
+            "BLOCK_SIZE_FEAT": channels_last.BLOCK_SIZE_FEAT,
         },
-        _OPTIONS | {"num_warps": pixels.WARPS},
-        f"images · (pixels of one / {pixels.BLOCK_SIZE_PIXEL}) × groups",
+        _OPTIONS | {"num_warps": channels_last.WARPS},
+        f"images · (pixels of one / {channels_last.BLOCK_SIZE_PIXEL}) × groups",
         wants_wgmma=False,
     )

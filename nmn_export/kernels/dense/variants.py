@@ -3,13 +3,19 @@
 from collections.abc import Iterator
 from itertools import product
 
-from nmn_export.kernels.dense import GROUP_SIZE_M
-from nmn_export.kernels.dense_kernels import (
+from nmn_export.kernels.ahead_of_time.variant import (
+    WGMMA_ROWS,
+    Mode,
+    Variant,
+    make_variant,
+    product_constants,
+)
+from nmn_export.kernels.dense.kernel import (
     yat_dense_forward_kernel,
     yat_dense_split_forward_kernel,
 )
+from nmn_export.kernels.dense.launch import GROUP_SIZE_M
 from nmn_export.kernels.plan import Tile, large_tile, small_tile
-from nmn_export.kernels.variant import WGMMA_ROWS, Mode, Variant, make_variant, product_constants
 
 _PERSISTENT = "min(tiles, 2 per multiprocessor)"
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels.prepare import DTYPES, Float32Precision, Prepared, prepare
+from nmn_export.kernels.weights import DTYPES, Float32Precision, Prepared, prepare
 
 
 def prepare_dense(

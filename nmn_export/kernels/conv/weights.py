@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels.prepare import (
+from nmn_export.kernels.weights import (
     DTYPES,
     Float32Precision,
     Prepared,

@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmn_export.kernels.conv_weights import prepare_conv
-from nmn_export.kernels.dense_weights import prepare_dense
-from nmn_export.kernels.prepare import DTYPES, Prepared
+from nmn_export.kernels.conv.weights import prepare_conv
+from nmn_export.kernels.dense.weights import prepare_dense
+from nmn_export.kernels.weights import DTYPES, Prepared
 from tests.kernels import host
 
 BITS = {2: torch.int16, 4: torch.int32}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels import audit
-from nmn_export.kernels.aot import ARCHITECTURES, MANIFEST, build
-from nmn_export.kernels.variants import variants
+from nmn_export.kernels.ahead_of_time import audit
+from nmn_export.kernels.ahead_of_time.build import ARCHITECTURES, MANIFEST, build
+from nmn_export.kernels.ahead_of_time.variants import variants
 
 NAMES = (
     "row_norm_fp16",

@@ -11,12 +11,12 @@ import triton
 from torch import Tensor
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels.conv_kernels import yat_conv_forward_kernel
-from nmn_export.kernels.conv_weights import ConvWeights, cached_conv
-from nmn_export.kernels.norms import row_norms
-from nmn_export.kernels.pixels import pack_pixels
+from nmn_export.kernels.conv.channels_last import pack_pixels
+from nmn_export.kernels.conv.kernel import yat_conv_forward_kernel
+from nmn_export.kernels.conv.weights import ConvWeights, cached_conv
 from nmn_export.kernels.plan import Device, Tile, device_of, large_tile, make_tile
-from nmn_export.kernels.prepare import ALIGNMENT
+from nmn_export.kernels.row_norms import row_norms
+from nmn_export.kernels.weights import ALIGNMENT
 from nmn_export.ops.conv import output_size
 
 _LARGEST_OFFSET = 2**31 - 1

@@ -1,7 +1,7 @@
 """What is done to the weights once, before any input is seen: planes, norms, α, ε and the bias.
 
-This and `dense_weights` and `conv_weights` do without Triton, for machines that have none prepare
-weights for the kernels that are compiled ahead of time.
+This module, `dense.weights` and `conv.weights` do not import Triton: an engine is also built on
+machines without it.
 """
 
 import math
