@@ -70,6 +70,14 @@ def test_check_passes_for_the_model_itself(folder):
     assert "near prototypes" in result.stdout
 
 
+def test_check_says_when_the_inputs_overflow_in_eager_pytorch(folder):
+    np.savez(folder / "large.npz", x=np.full((3, 3, 8, 8), 1e25, np.float32))
+    arguments = ("--reference", "my_model.py:net", "--inputs", "large.npz")
+    result = cli(folder, "check", "m.onnx", *arguments)
+    assert result.returncode == 1
+    assert "note: eager PyTorch itself overflows on these inputs; use smaller ones" in result.stdout
+
+
 def test_check_speaks_json(folder):
     told = cli(folder, "check", "m.onnx", "--reference", "my_model.py:net", "--json")
     assert json.loads(told.stdout)["passed"] is True

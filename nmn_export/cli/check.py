@@ -1,5 +1,6 @@
-"""`nmn-export check`: a file is compared with float64 arithmetic."""
+"""`nmn-export check`: compare a file with float64 arithmetic."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -30,16 +31,16 @@ def check(
     reference: Annotated[str, typer.Option(help=f"The model it was exported from: {MODEL_HELP}")],
     weights: Weights = None,
     inputs: Annotated[
-        Path | None, typer.Option(help=".npz with an array for each input; drawn otherwise.")
+        Path | None, typer.Option(help=".npz with an array per input. Drawn by default.")
     ] = None,
     provider: Provider = "cpu",
     plugin_library: PluginLibrary = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a file in every runtime with float64 arithmetic; exit code 1 if one is too far off.
+    """Compare a file in every runtime with float64; exit code 1 if an error is too large.
 
-    The whole model runs on the given or on random inputs. Every ⵟ layer runs by itself on inputs
-    within 1 % of its weights, where the distance cancels. An engine is compared as a whole.
+    The whole model runs on the given inputs or on random ones. Each ⵟ layer then runs alone on
+    inputs within 1 % of its weights, where the distance cancels. An engine is compared as a whole.
     """
     arrays = None if inputs is None else read_npz(inputs)
     if is_engine(model):
@@ -58,6 +59,8 @@ def check(
     else:
         out.print(render.comparison_table(comparisons))
         if origin.get("parameters_sha256") != api.parameter_hash(module):
-            out.print("note: the reference has other parameters than the file was exported with")
+            out.print("note: the reference has other parameters than the exported model")
+        if any(math.isinf(c.error) for c in comparisons if c.limit is None):
+            out.print("note: eager PyTorch itself overflows on these inputs; use smaller ones")
     if not all(c.passed for c in comparisons):
         raise typer.Exit(1)

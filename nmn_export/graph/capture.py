@@ -15,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from nmn_export.errors import NmnExportError
 from nmn_export.graph import conv, dense
+from nmn_export.graph.arguments import bind
 from nmn_export.graph.functions import function
 from nmn_export.graph.schema import is_yat
 from nmn_export.ops import DOMAIN, OPS, VERSION
@@ -47,14 +48,15 @@ def capture(
 
     Args:
         model: Module in eval mode whose ⵟ layers are folded.
-        inputs: Example inputs by name, in the order of the module's arguments.
+        inputs: Example inputs by the names of the module's arguments. The graph takes them in the
+            order of the arguments.
         dynamic_axes: The axes of `inputs` that vary.
         opset: Version of the standard ops.
         inline: Put the functions' bodies in the place of the ops, so that only standard ops stay.
 
     Raises:
-        NmnExportError: The opset is not supported, an axis cannot vary, or PyTorch cannot trace
-            or translate the module.
+        NmnExportError: The opset is not supported, the module has no such argument, an axis cannot
+            vary, or PyTorch cannot trace or translate the module.
     """
     if opset not in OPSETS:
         raise NmnExportError(
@@ -62,7 +64,7 @@ def capture(
         )
     _check_dynamic_axes(inputs, dynamic_axes)
     program = _trace(model, inputs, dynamic_axes)
-    onnx_model = _translate(program, list(inputs), dynamic_axes, opset)
+    onnx_model = _translate(program, bind(model, inputs).names, dynamic_axes, opset)
     _name_outputs(onnx_model)
     _name_nodes(onnx_model)
     _name_biases(onnx_model)
@@ -99,19 +101,24 @@ def _trace(
 def _torch_export(
     model: nn.Module, inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes, kind: Any
 ) -> torch.export.ExportedProgram:
-    # Axes get no names here: one that has a name must be able to take every size from 0 up, and
-    # even a convolution without padding is too much for that.
-    axes = tuple(dict.fromkeys(dynamic_axes.get(name, ()), kind) for name in inputs)
+    # Axes are not named here. PyTorch requires that a named axis can have every size from 0 up,
+    # which even a convolution without padding does not allow.
+    kinds = {name: dict.fromkeys(dynamic_axes.get(name, ()), kind) for name in inputs}
     # PyTorch marks the tensors it gets as dynamic, so it gets views of the user's.
-    views = tuple(tensor.detach() for tensor in inputs.values())
+    views = bind(model, {name: tensor.detach() for name, tensor in inputs.items()})
     with torch.no_grad():
-        return torch.export.export(model, views, dynamic_shapes=axes)
+        return torch.export.export(
+            model,
+            views.positional,
+            views.keyword,
+            dynamic_shapes=bind(model, kinds).by_parameter(model),
+        )
 
 
 def _fixed_axes(
     model: nn.Module, inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes
 ) -> list[str]:
-    """Return the dynamic axes that can have one size only; none if that is not what is wrong."""
+    """Return the dynamic axes that the model fixes to one size; none if tracing fails otherwise."""
     try:
         program = _torch_export(model, inputs, dynamic_axes, torch.export.Dim.AUTO)
     except Exception:
@@ -122,7 +129,7 @@ def _fixed_axes(
     shapes = [traced[str(name)] for name in program.graph_signature.user_inputs]
     return [
         f"{name}:{axis}"
-        for name, shape in zip(inputs, shapes, strict=True)
+        for name, shape in zip(bind(model, inputs).names, shapes, strict=True)
         for axis in dynamic_axes.get(name, ())
         if is_concrete_int(shape[axis])
     ]
@@ -130,7 +137,7 @@ def _fixed_axes(
 
 def _translate(
     program: torch.export.ExportedProgram,
-    names: list[str],
+    names: Sequence[str],
     dynamic_axes: DynamicAxes,
     opset: int,
 ) -> ir.Model:
@@ -140,7 +147,7 @@ def _translate(
                 program,
                 dynamo=True,
                 opset_version=opset,
-                input_names=names,
+                input_names=list(names),
                 dynamic_shapes=tuple(dict(dynamic_axes.get(name, {})) for name in names),
                 custom_translation_table=_TRANSLATIONS,
                 verbose=False,

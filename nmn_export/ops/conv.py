@@ -75,12 +75,21 @@ def exact_yat_conv(
     pads: Sequence[int],
     dilations: Sequence[int],
     group: int,
+    *,
+    displacement: float = 0.0,
 ) -> Tensor:
-    """`yat_conv` in float64 with ‖p − w‖² summed from the differences, so nothing cancels."""
+    """`yat_conv` in float64 with ‖p − w‖² summed from the differences, so nothing cancels.
+
+    `displacement`, a multiple of ‖p‖² + ‖w‖², is added to ‖p − w‖² as rounding would.
+    """
     patches, out_size = _patches(x.double(), weight.shape[2:], strides, pads, dilations, group)
     filters = weight.double().reshape(group, len(weight) // group, -1)  # [g, O/g, C/g·K]
     dot = patches @ filters.mT  # [g, B·S', O/g]
     distance = torch.cdist(patches, filters, compute_mode="donot_use_mm_for_euclid_dist").square()
+    if displacement:
+        patch_sq = patches.square().sum(-1, keepdim=True)
+        norms = patch_sq + filters.square().sum(-1).unsqueeze(1)
+        distance = (distance + displacement * norms).clamp_min(0)
     numerator = (
         dot if bias is None else dot + bias.double().expand(len(weight)).reshape(group, 1, -1)
     )

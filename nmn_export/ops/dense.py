@@ -57,8 +57,13 @@ def exact_yat_dense(
     epsilon: float,
     alpha: float,
     spherical: bool,
+    *,
+    displacement: float = 0.0,
 ) -> Tensor:
-    """`yat_dense` in float64 with ‖x − w‖² summed from the differences, so nothing cancels."""
+    """`yat_dense` in float64 with ‖x − w‖² summed from the differences, so nothing cancels.
+
+    `displacement`, a multiple of ‖x‖² + ‖w‖², is added to ‖x − w‖² as rounding would.
+    """
     x, weight = x.double(), weight.double()
     if spherical:
         x, weight = unit_rows(x), unit_rows(weight)
@@ -71,6 +76,10 @@ def exact_yat_dense(
             rows, weight.unsqueeze(0), compute_mode="donot_use_mm_for_euclid_dist"
         )
         distance = distance.square().reshape(dot.shape)
+    if displacement:
+        w_sq = weight.square().sum(-1)
+        norms = 2.0 if spherical else x.square().sum(-1, keepdim=True) + w_sq
+        distance = (distance + displacement * norms).clamp_min(0)
     numerator = dot if bias is None else dot + bias.double()
     return alpha * numerator.square() / (distance + epsilon)
 

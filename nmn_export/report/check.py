@@ -1,6 +1,6 @@
-"""A file against the model it was exported from: as a whole, and every ⵟ layer by itself."""
+"""Compare a file with the model it was exported from, as a whole and layer by layer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -11,7 +11,12 @@ from nmn_export.graph.capture import LAYER_KEY
 from nmn_export.layers.folded import FoldedYat
 from nmn_export.ops import DOMAIN
 from nmn_export.report.compare import Comparison, compare
-from nmn_export.report.probe import Product, near_prototypes, one_node_model
+from nmn_export.report.single_layer import (
+    LAYER_INPUT,
+    LayerOp,
+    near_prototypes,
+    one_node_model,
+)
 from nmn_export.runtime.arrays import Arrays, to_numpy
 from nmn_export.runtime.inputs import check, check_inputs, draw, draw_inputs
 from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
@@ -30,13 +35,13 @@ def check_file(
     inputs: Arrays | None,
     provider: Provider,
 ) -> Iterator[Comparison]:
-    """Yield the comparisons of a file as they are made.
+    """Yield the comparisons of a file one by one.
 
     Args:
         model: The file's model, weights included.
         path: The file, which ONNX Runtime reads itself.
         reference: The folded module in the file's dtype.
-        inputs: Inputs to compare on; drawn from a standard normal distribution if `None`.
+        inputs: Arrays by name to compare on; if `None`, drawn from a standard normal distribution.
         provider: Where ONNX Runtime runs.
 
     Raises:
@@ -57,12 +62,12 @@ def check_file(
 def check_engine(
     engine: TensorRtRunner, reference: nn.Module, inputs: Arrays | None
 ) -> list[Comparison]:
-    """Compare an engine with the model it was built from, as a whole: its layers are fused.
+    """Compare an engine with the model it was built from as a whole, because its layers are fused.
 
     Args:
         engine: The engine.
         reference: The folded module in the engine's dtype.
-        inputs: Inputs to compare on; if `None`, drawn in the shapes that the engine is tuned for.
+        inputs: Arrays by name to compare on; if `None`, drawn in the engine's optimal shapes.
 
     Raises:
         NmnExportError: The inputs do not fit, or the reference has other outputs.
@@ -70,10 +75,8 @@ def check_engine(
     given = "given" if inputs is not None else "random"
     arrays = inputs if inputs is not None else draw(engine.inputs, SEED)
     check(engine.inputs, arrays)
-    # The reference takes its arguments in order, and inputs need not come in it.
-    ordered = {value.name: arrays[value.name] for value in engine.inputs}
     eager, truth = EagerRunner(reference), TruthRunner(reference)
-    return compare("model", given, ordered, eager, truth, [engine])
+    return compare("model", given, arrays, eager, truth, [engine])
 
 
 def _check_layer(
@@ -81,14 +84,14 @@ def _check_layer(
 ) -> list[Comparison]:
     x = near_prototypes(layer, SEED)
     alone = one_node_model(model, node, x)
-    product = Product(layer)
+    op = LayerOp(layer)
     runtimes: list[Runner] = [OnnxRuntimeRunner(alone, provider), OnnxReferenceRunner(alone)]
     return compare(
         node.name,
         "near prototypes",
-        {node.input[0]: to_numpy(x)},
-        EagerRunner(product),
-        TruthRunner(product),
+        {LAYER_INPUT: to_numpy(x)},
+        EagerRunner(op),
+        TruthRunner(op),
         runtimes,
     )
 
@@ -97,7 +100,7 @@ def _layers(model: onnx.ModelProto, reference: nn.Module) -> list[tuple[onnx.Nod
     """Pair the ⵟ nodes of the file with the layers of the reference, by name."""
     layers = {name: m for name, m in reference.named_modules() if isinstance(m, FoldedYat)}
     nodes = [node for node in model.graph.node if node.domain == DOMAIN]
-    names = {node.name: _layer_name(node) for node in nodes}
+    names = {node.name: _layer_name(node, layers) for node in nodes}
     unknown = [name for name in names.values() if name not in layers]
     if unknown:
         raise NmnExportError(
@@ -108,5 +111,7 @@ def _layers(model: onnx.ModelProto, reference: nn.Module) -> list[tuple[onnx.Nod
     return [(node, layers[names[node.name]]) for node in nodes]
 
 
-def _layer_name(node: onnx.NodeProto) -> str:
-    return next((p.value for p in node.metadata_props if p.key == LAYER_KEY), node.name)
+def _layer_name(node: onnx.NodeProto, layers: Mapping[str, FoldedYat]) -> str:
+    """Return the path of a node's layer: "" if the whole reference is one layer."""
+    path = next((p.value for p in node.metadata_props if p.key == LAYER_KEY), node.name)
+    return "" if path not in layers and "" in layers else path

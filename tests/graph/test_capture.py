@@ -70,7 +70,7 @@ def test_a_network_has_one_function_for_each_op_in_use(
     ]
     only_dense = to_onnx(YatDense(4, 3), {"x": torch.randn(2, 4)})
     assert [f.name for f in only_dense.functions] == ["YatDense"]
-    no_yat = to_onnx(nn.Linear(4, 3), {"x": torch.randn(2, 4)})
+    no_yat = to_onnx(nn.Linear(4, 3), {"input": torch.randn(2, 4)})
     assert not no_yat.functions
     assert DOMAIN not in {o.domain for o in no_yat.opset_import}
 

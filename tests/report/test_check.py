@@ -14,8 +14,8 @@ from nmn_export.graph.fold import fold
 from nmn_export.layers import YatConv1d, YatConv2d, YatConv3d, YatDense
 from nmn_export.ops import OPS
 from nmn_export.report.check import check_engine
-from nmn_export.report.probe import Product, near_prototypes
 from nmn_export.report.render import comparison_json, comparison_table
+from nmn_export.report.single_layer import LayerOp, near_prototypes
 from nmn_export.runtime.inputs import inputs_of
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
 
@@ -93,6 +93,30 @@ def test_an_inlined_file_is_checked_as_a_whole(small_net, tmp_path):
     assert not failed(comparisons)
 
 
+@pytest.mark.parametrize(
+    ("make", "shape", "subject"),
+    [
+        (lambda: YatDense(8, 4), (2, 8), "YatDense"),
+        (lambda: YatConv2d(2, 4, 3, padding=1, padding_mode="reflect"), (2, 2, 6, 6), "YatConv"),
+        (lambda: pytest.importorskip("nmn.torch.nmn").YatNMN(8, 4), (2, 8), "YatDense"),
+    ],
+    ids=["dense", "conv", "nmn"],
+)
+def test_a_model_may_be_one_layer(tmp_path, make, shape, subject):
+    path, layer = tmp_path / "m.onnx", make()
+    export(layer, torch.randn(shape), path)
+    comparisons = check(path, layer)
+    assert {c.subject for c in comparisons} == {"model", subject}
+    assert not failed(comparisons)
+
+    def edit(model):
+        tensor = next(t for t in model.graph.initializer if t.name.endswith("weight"))
+        values = numpy_helper.to_array(tensor) * 1.5
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    assert (subject, "onnxruntime") in failed(check(changed(path, tmp_path, edit), layer))
+
+
 def test_another_model_is_refused(small_file):
     with pytest.raises(NmnExportError, match=r"must be the model .* got no layer yat_conv, head"):
         check(small_file, torch.nn.Sequential(YatDense(4, 2)))
@@ -129,7 +153,7 @@ def test_probes_come_close_to_every_prototype(layer):
             y = spec.exact(*arguments, False)
         else:
             y = spec.exact(*arguments, folded.strides, folded.pads, folded.dilations, folded.group)
-        assert Product(folded)(x).shape == y.shape
+        assert LayerOp(folded)(x).shape == y.shape
     largest = y.movedim(1, 0).flatten(1).max(1).values if y.ndim > 2 else y.max(0).values
     # At a distance of 1 % the ratio is ‖w‖² / 1e-4, up to the draw of the noise.
     w_sq = folded.weight.double().flatten(1).square().sum(1)

@@ -16,6 +16,9 @@ class Fixed:
     def run(self, inputs):
         return self.outputs
 
+    def run_displaced(self, inputs, displacement):
+        return self.outputs
+
 
 TRUTH = np.array([1.0, -100.0, 1e-3])
 
@@ -83,6 +86,28 @@ def test_eager_is_the_yardstick_and_only_has_to_be_finite():
     assert compare("model", "given", {}, wrong, truth, [])[0].passed
     broken = Fixed("eager", np.full(3, np.nan))
     assert not compare("model", "given", {}, broken, truth, [])[0].passed
+
+
+class Displaced(Fixed):
+    """A truth that rounding changes by `share`."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__("truth", TRUTH)
+        self.share = share
+
+    def run_displaced(self, inputs, displacement):
+        return {"output": TRUTH * (1 + np.sign(displacement) * self.share)}
+
+
+def test_an_error_that_rounding_explains_passes():
+    eager, other = Fixed("eager", off_by(0.0)), Fixed("other", off_by(1e-3))
+    assert compare("model", "given", {}, eager, Displaced(2e-3), [other])[1].passed
+    assert not compare("model", "given", {}, eager, Displaced(0.5e-3), [other])[1].passed
+
+
+def test_an_infinite_error_of_eager_excuses_nobody():
+    eager, other = Fixed("eager", np.full(3, np.nan)), Fixed("other", np.full(3, np.nan))
+    assert not compare("model", "given", {}, eager, Fixed("truth", TRUTH), [other])[1].passed
 
 
 def test_other_outputs_than_the_reference_has_are_refused():

@@ -1,4 +1,4 @@
-"""Layers by themselves, on the inputs that are hardest for them."""
+"""A single ⵟ layer: its one-node ONNX model, its PyTorch module, and inputs near its weights."""
 
 import math
 from collections.abc import Callable
@@ -14,21 +14,29 @@ from nmn_export.layers.folded import FoldedYat, FoldedYatConv
 from nmn_export.ops import DOMAIN
 
 NOISE = 0.01
-"""Distance of a probe from its prototype, relative to the prototype's norm."""
+"""Distance of an input from its prototype, relative to the norm of the prototype."""
 
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 COPIES = 3
-"""Probes for each prototype of a dense layer; blocks along each axis for a convolution."""
+"""Inputs per prototype of a dense layer, and blocks per axis for a convolution."""
+
+
+LAYER_INPUT = "x"
+"""Name of the input of a single layer, in ONNX and in PyTorch."""
 
 
 def near_prototypes(layer: FoldedYat, seed: int) -> Tensor:
     """Return inputs of a layer that lie within 1 % of its prototypes, where the distance cancels.
 
+    Args:
+        layer: The folded layer.
+        seed: Of the noise.
+
     Returns:
-        [N · 3, K] for a dense layer, every prototype three times with other noise. For a
-        convolution [ceil(O / 3^rank), C, *S]: filters side by side, so that at every block's place
-        the patch is a filter of each group.
+        For a dense layer [N · 3, K]: every prototype three times, each with other noise. For a
+        convolution [ceil(O / 3^rank), C, *S]: filters side by side in blocks, so that the patch of
+        a block is a filter of each group. The dtype is that of the weights.
     """
     torch.manual_seed(seed)
     weight = layer.weight.float()
@@ -38,7 +46,7 @@ def near_prototypes(layer: FoldedYat, seed: int) -> Tensor:
 
 
 def _tile_filters(layer: FoldedYatConv) -> Tensor:
-    """Lay the filters of each group on a grid of blocks that do not overlap."""
+    """Place the filters of each group on a grid of blocks that do not overlap."""
     weight, rank = layer.weight.float(), layer.weight.ndim - 2
     filters = len(weight) // layer.group
     blocks = COPIES**rank
@@ -57,23 +65,24 @@ def _tile_filters(layer: FoldedYatConv) -> Tensor:
 
 
 def one_node_model(model: onnx.ModelProto, node: onnx.NodeProto, x: Tensor) -> onnx.ModelProto:
-    """Return a model of one node of `model` with its weights and function, from input to output.
+    """Return a model of one node of `model`, with its weights and its function.
 
     Args:
         model: Model that holds the node, weights included.
         node: A ⵟ op whose weights are initializers.
-        x: An input of it, for shape and dtype.
+        x: An input of the op. Its shape becomes that of the input `x` of the returned model.
     """
     weights = [t for t in model.graph.initializer if t.name in set(node.input[1:])]
     dtype = weights[0].data_type
     alone = onnx.NodeProto()
     alone.CopyFrom(node)
+    alone.input[0] = LAYER_INPUT
     alone.output[0] = output_names(1)[0]
     output = helper.make_tensor_value_info(alone.output[0], dtype, None)
     graph = helper.make_graph(
         [alone],
         node.name,
-        [helper.make_tensor_value_info(node.input[0], dtype, x.shape)],
+        [helper.make_tensor_value_info(LAYER_INPUT, dtype, x.shape)],
         [output],
         weights,
     )
@@ -85,8 +94,8 @@ def one_node_model(model: onnx.ModelProto, node: onnx.NodeProto, x: Tensor) -> o
     )
 
 
-class Product(nn.Module):
-    """The op of a layer, without what the layer does to its input first.
+class LayerOp(nn.Module):
+    """The op of a layer, without the padding or conversion that the layer applies to its input.
 
     Args:
         layer: The folded layer.
