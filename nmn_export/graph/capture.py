@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import InlinePass
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
@@ -17,6 +16,7 @@ from nmn_export.errors import NmnExportError
 from nmn_export.graph import conv, dense
 from nmn_export.graph.arguments import bind
 from nmn_export.graph.functions import function
+from nmn_export.graph.inline import inline_functions, unique_name
 from nmn_export.graph.schema import is_yat
 from nmn_export.ops import DOMAIN, OPS, VERSION
 
@@ -70,8 +70,7 @@ def capture(
     _name_biases(onnx_model)
     _attach_functions(onnx_model, opset)
     if inline:
-        InlinePass()(onnx_model)
-        onnx_model.opset_imports.pop(DOMAIN, None)
+        inline_functions(onnx_model)
     return onnx_model
 
 
@@ -214,24 +213,33 @@ def output_names(count: int) -> list[str]:
 
 
 def _name_outputs(model: ir.Model) -> None:
+    """Give the outputs their names, and another name to any weight that has one of them."""
     outputs = model.graph.outputs
-    for value, name in zip(outputs, output_names(len(outputs)), strict=True):
+    names = output_names(len(outputs))
+    if clashing := [str(x.name) for x in model.graph.inputs if x.name in names]:
+        raise NmnExportError(
+            f"Inputs must have other names than the outputs of the file: {', '.join(names)}",
+            got=f"an input called {', '.join(clashing)}",
+            fix="Rename that argument of the model's forward.",
+        )
+    values = [value for node in model.graph.all_nodes() for value in node.outputs]
+    values += model.graph.initializers.values()
+    taken = {*names, *(str(value.name) for value in (*values, *model.graph.inputs))}
+    for value in values:
+        if value.name in names:
+            value.name = unique_name(f"{value.name}.value", taken)
+    for value, name in zip(outputs, names, strict=True):
         value.name = name
 
 
 def _name_nodes(model: ir.Model) -> None:
-    """Name every node after the module it comes from: its path, and its op if it is not a ⵟ op."""
+    """Name every node by the path of its module; nodes of other ops than ⵟ by their op as well."""
     taken: set[str] = set()
     for node in model.graph.all_nodes():
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
         path = scopes[-2] if len(scopes) > 1 else ""
         base = path if is_yat(node) and path else "/".join(filter(None, (path, node.op_type)))
-        name, count = base, 1
-        while name in taken:
-            count += 1
-            name = f"{base}_{count}"
-        taken.add(name)
-        node.name = name
+        node.name = unique_name(base, taken)
         # The exporter's own properties hold stack traces, with paths of the machine that exported.
         node.metadata_props.clear()
         if is_yat(node) and path:

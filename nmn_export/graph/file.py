@@ -1,12 +1,7 @@
-"""ONNX files: written whole or not at all, and read only if they are ours and complete."""
+"""ONNX files: written with their metadata, and read only if they are ours and complete."""
 
-import errno
 import math
-import os
-import stat
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -25,78 +20,6 @@ METADATA_PREFIX = "nmn_export."
 
 EXAMPLE_SHAPES = METADATA_PREFIX + "example_shapes"
 """Metadata key of the shapes that the model was exported with: sizes it is known to take."""
-
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}
-"""Errors of a write for which there is no room; NumPy's has no number."""
-
-
-@contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; what is there at the end is renamed to `path`, if all went well.
-
-    Files whose names begin with that of `path` are renamed along with it, and before it. If `path`
-    is a link, all of them go to where it points, and it stays a link.
-
-    Raises:
-        NmnExportError: The folder of `path` does not exist, cannot be written to or is full, or
-            `path` is something else than a file.
-    """
-    _check_replaceable(path)
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    try:
-        # A file's name may be as long as names can be, so the folder's does not contain it.
-        folder = tempfile.TemporaryDirectory(prefix=".nmn-", dir=target.parent)
-    except OSError as error:
-        raise NmnExportError(
-            "The output folder must exist and be writable",
-            got=f"'{target.parent}' ({error.strerror})",
-            fix="Create it or choose another.",
-        ) from error
-    try:
-        with folder as name:
-            staging = Path(name) / target.name
-            yield staging
-            for file in sorted(Path(name).iterdir(), key=lambda f: f == staging):
-                file.replace(target.parent / file.name)
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise NmnExportError(
-            "The output folder must have room for the file",
-            got=f"'{target.parent}' ({error.strerror or error})",
-            fix="Make room, or choose another.",
-        ) from error
-
-
-def _check_replaceable(path: Path) -> None:
-    """Refuse what is not a file: a device, for instance, would be gone."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise NmnExportError(
-                "The name of an output file has at most 255 bytes",
-                got=f"{len(os.fsencode(path.name))} bytes ({error.strerror})",
-                fix="Choose a shorter one.",
-            ) from error
-        if error.errno == errno.ELOOP:
-            raise NmnExportError(
-                "The output must be a file",
-                got=f"'{path}' ({error.strerror})",
-                fix="Name a file that is not a link to itself.",
-            ) from error
-        return  # there is nothing, or the folder will say what is wrong
-    if stat.S_ISDIR(mode):
-        raise NmnExportError(
-            "The output must be a file", got=f"the folder '{path}'", fix="Name a file in it."
-        )
-    if not stat.S_ISREG(mode):
-        raise NmnExportError(
-            "The output must be a file",
-            got=f"the device, pipe or socket '{path}'",
-            fix="Name a file; it is put in place as a whole.",
-        )
 
 
 def save(model: ir.Model, path: Path) -> None:

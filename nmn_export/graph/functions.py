@@ -13,6 +13,7 @@ from onnx_ir.passes.common import (
 )
 
 from nmn_export.graph import conv, dense, yat
+from nmn_export.graph.inline import write_constants_as_tensors
 
 _BODIES = {"YatDense": dense.YatDense, "YatConv": conv.YatConv}
 _CHOICES = {"YatDense": dense.choices, "YatConv": conv.choices}
@@ -41,6 +42,7 @@ def function(name: str, nodes: Sequence[ir.Node], opset: int) -> ir.Function:
     if x.dtype in _LARGEST:
         _compute_in_float32(body, x.dtype)
     body.outputs[0].name = "Y"
+    write_constants_as_tensors(body)
     for node in body:
         node.name = node.outputs[0].name
         for value in node.outputs:  # onnxscript takes the annotation FLOAT for a scalar's type

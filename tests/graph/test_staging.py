@@ -1,12 +1,16 @@
 import errno
+import fcntl
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from nmn_export.errors import NmnExportError
-from nmn_export.graph.file import staged
+from nmn_export.graph.staging import staged
 
 
 def refusal(path: Path) -> str:
@@ -138,3 +142,98 @@ def test_a_full_folder_is_one_line_and_nothing_is_left(tmp_path: Path, error: OS
 def test_another_error_of_the_system_is_not_taken_for_a_full_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), staged(tmp_path / "model.onnx"):
         (tmp_path / "none").read_text()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from nmn_export.graph.staging import staged
+
+with staged(Path(sys.argv[1])) as staging:
+    staging.write_text("half of it")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def writer(path: Path) -> subprocess.Popen[str]:
+    """Return a process that is in the middle of writing `path`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    return process
+
+
+def test_what_killed_processes_left_is_removed_and_what_others_write_is_not(tmp_path: Path) -> None:
+    processes = [writer(tmp_path / f"model{i}.onnx") for i in range(3)]
+    try:
+        for process in processes[:2]:
+            process.kill()
+            process.wait()
+        folders = {p.name for p in tmp_path.iterdir()}
+        assert len(folders) == 3
+        with staged(tmp_path / "model.onnx") as staging:
+            staging.write_text("whole")
+        left = {p.name for p in tmp_path.iterdir()} - {"model.onnx"}
+        assert len(left) == 1
+        assert left < folders
+        assert (tmp_path / left.pop() / "model2.onnx").read_text() == "half of it"
+    finally:
+        processes[2].kill()
+        processes[2].wait()
+    with staged(tmp_path / "model.onnx") as staging:
+        staging.write_text("whole")
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    "name", [".nmn-export-mine", ".nmn-export-abcdefgh1", ".nmn", "nmn-export"]
+)
+def test_no_other_folder_is_ever_removed(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "precious").write_text("kept")
+    with staged(tmp_path / "model.onnx") as staging:
+        staging.write_text("new")
+    assert (tmp_path / name / "precious").read_text() == "kept"
+
+
+def test_a_link_that_is_named_as_a_stale_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").write_text("kept")
+    (tmp_path / ".nmn-export-abcdefgh").symlink_to(tmp_path / "elsewhere")
+    with staged(tmp_path / "model.onnx") as staging:
+        staging.write_text("new")
+    assert (tmp_path / "elsewhere" / "precious").read_text() == "kept"
+
+
+def test_without_locks_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    (tmp_path / ".nmn-export-abcdefgh").mkdir()
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with staged(tmp_path / "model.onnx") as staging:
+        staging.write_text("new")
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == [".nmn-export-abcdefgh", "model.onnx"]
+
+
+def test_a_folder_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    real = tempfile.mkdtemp
+
+    def removed_the_first_time(**options: object) -> str:
+        made.append(real(**options))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", removed_the_first_time)
+    with staged(tmp_path / "model.onnx") as staging:
+        staging.write_text("new")
+    assert len(made) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
