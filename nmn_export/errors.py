@@ -1,8 +1,8 @@
-"""The errors a person can cause, each told in one line: the rule, what was got, what to do."""
+"""Errors for the user, each in one line: the rule, what was got, what to do."""
 
 
 class NmnExportError(Exception):
-    """Something the user can mend.
+    """An error that the user can correct.
 
     Args:
         rule: The rule that was broken, as a sentence without its full stop.
@@ -19,6 +19,6 @@ class NmnExportError(Exception):
 
 
 class CheckError(NmnExportError):
-    """The input was fine, and a check on the result failed."""
+    """The input was valid, but a check of the result failed."""
 
     exit_code = 1

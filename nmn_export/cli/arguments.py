@@ -14,13 +14,13 @@ from nmn_export.runtime.arrays import Arrays
 MODEL_HELP = f"{', '.join(ZOO)}; or package.module:factory; or path/file.py:factory."
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
-OnnxFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A file that export wrote.")]
+OnnxFile = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="ONNX file from export.")]
 ModelFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A file that export wrote, or an engine of build.")
+    Path, typer.Argument(metavar="FILE", help="ONNX file from export, or engine from build.")
 ]
-PluginLibrary = Annotated[Path | None, typer.Option(help="Library of an engine's plugin layers.")]
+PluginLibrary = Annotated[Path | None, typer.Option(help="Library with the plugins of an engine.")]
 Weights = Annotated[
-    Path | None, typer.Option(help="State dict to load: .safetensors, or .pt of torch.save.")
+    Path | None, typer.Option(help="State dict to load: .safetensors, or .pt from torch.save.")
 ]
 Provider = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where ONNX Runtime runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -30,7 +30,7 @@ def read_npz(path: Path) -> Arrays:
     """Read the arrays of an .npz file by name.
 
     Raises:
-        NmnExportError: It is not one, or holds pickled objects.
+        NmnExportError: The file is no .npz file, or holds pickled objects.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -1,4 +1,4 @@
-"""`nmn-export export`: a PyTorch model becomes an ONNX file."""
+"""`nmn-export export`: write a PyTorch model to an ONNX file."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,23 +21,27 @@ def export(
     weights: Weights = None,
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", help="Example input, NAME:2x3x224x224; again for each input."),
+        typer.Option(
+            "--input",
+            help="Example input, NAME:2x3x224x224, for the argument NAME of the model's forward. "
+            "Repeat for each input.",
+        ),
     ] = None,
     dynamic: Annotated[
         list[str] | None,
-        typer.Option(help="Axis that varies at run time, NAME:0=batch; again for each axis."),
+        typer.Option(help="Axis that varies at run time, NAME:0=batch. Repeat for each axis."),
     ] = None,
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"] | None,
-        typer.Option(help="Convert the whole model; as it is by default."),
+        typer.Option(help="Convert the whole model. Not converted by default."),
     ] = None,
     opset: Annotated[
         int | None,
-        typer.Option(help="Version of the standard ops; 18, or 22 in bfloat16, by default."),
+        typer.Option(help="Version of the standard ops; default 18, or 22 with --dtype bfloat16."),
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="Write standard ops only.")] = False,
     check: Annotated[
-        bool, typer.Option(help="Run the file in ONNX Runtime before it is put in place.")
+        bool, typer.Option(help="Compare the file with the model before it is moved to OUTPUT.")
     ] = True,
 ) -> None:
     """Write a PyTorch model to an ONNX file."""
@@ -67,9 +71,9 @@ def _example_inputs(model: str, specs: list[str]) -> dict[str, Tensor]:
     if not specs:
         if model not in ZOO:
             raise NmnExportError(
-                "A model that is not of the zoo needs example inputs",
+                "A model that is not in the zoo needs example inputs",
                 got="no --input",
-                fix="Say, for instance, --input x:2x3x224x224.",
+                fix="Add, for example, --input x:2x3x224x224.",
             )
         specs = [f"x:{'x'.join(map(str, ZOO[model].input_shape))}"]
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +92,7 @@ def _example_input(spec: str, generator: torch.Generator) -> tuple[str, Tensor]:
         raise NmnExportError(
             "--input is NAME:SIZExSIZE…, with :int64 or :int32 at the end for integers",
             got=f"'{spec}'",
-            fix="Say, for instance, --input x:2x3x224x224.",
+            fix="Add, for example, --input x:2x3x224x224.",
         ) from error
     if integral:
         return name, torch.zeros(shape, dtype=getattr(torch, dtype))
@@ -104,7 +108,7 @@ def _dynamic_axes(specs: list[str]) -> dict[str, dict[int, str]]:
             raise NmnExportError(
                 "--dynamic is NAME:AXIS=SIZE_NAME",
                 got=f"'{spec}'",
-                fix="Say, for instance, --dynamic x:0=batch.",
+                fix="Write, for example, --dynamic x:0=batch.",
             )
         axes.setdefault(name, {})[int(axis)] = size
     return axes

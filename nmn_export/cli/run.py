@@ -1,4 +1,4 @@
-"""`nmn-export run`: a file runs on given inputs."""
+"""`nmn-export run`: run a file on given inputs."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ from nmn_export.runtime.tensorrt import TensorRtRunner, is_engine
 
 def run(
     model: ModelFile,
-    inputs: Annotated[Path, typer.Option(help=".npz with an array for each input.")],
+    inputs: Annotated[Path, typer.Option(help=".npz with an array per input.")],
     output: Annotated[Path, typer.Option("--output", "-o", help=".npz to write.")],
     provider: Provider = "cpu",
     plugin_library: PluginLibrary = None,
@@ -28,8 +28,8 @@ def run(
 ) -> None:
     """Run a file in ONNX Runtime, or an engine in TensorRT.
 
-    NumPy files know no bfloat16: such inputs are read as float32 and converted, and such outputs
-    are written as float32.
+    NumPy files cannot hold bfloat16. Such inputs are read as float32 and converted, and such
+    outputs are written as float32.
     """
     arrays = read_npz(inputs)
     with err.status(f"running {model}"):
@@ -41,7 +41,7 @@ def run(
     named = {
         k: v.astype(np.float32) if v.dtype.name == "bfloat16" else v for k, v in outputs.items()
     }
-    # On a full disk NumPy leaves an archive open, which complains once more when it is collected.
+    # On a full disk NumPy leaves an archive open, which raises again when it is garbage-collected.
     content = io.BytesIO()
     np.savez(content, **named)  # type: ignore[arg-type]
     with staged(output) as file:

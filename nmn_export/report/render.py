@@ -18,7 +18,7 @@ from nmn_export.report.inspect import OpReport, engine_facts
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """Return the errors, a row for each subject and a column for each runtime."""
+    """Return the errors, one row per subject and one column per runtime."""
     backends = list(dict.fromkeys(c.backend for c in comparisons))
     table = _table("subject", "inputs", *backends, "limit", "", title="Error against float64")
     for subject in dict.fromkeys(c.subject for c in comparisons):
@@ -42,7 +42,7 @@ def comparison_json(comparisons: Sequence[Comparison]) -> str:
 
 
 def op_table(reports: Sequence[OpReport]) -> Table:
-    """Return the ⵟ ops of a file, one a row; attributes at their defaults are left out."""
+    """Return the ⵟ ops of a file, one per row, without attributes that have their defaults."""
     table = _table("layer", "op", "X", "W", "Y", "attributes", "parameters", "MFLOP", "MB")
     for r in reports:
         shown = {k: v for k, v in r.attributes.items() if not _default(r.op, k, v)}
@@ -66,7 +66,7 @@ def op_json(reports: Sequence[OpReport], provenance: Mapping[str, str]) -> str:
 
 
 def engine_table(record: EngineRecord) -> Table:
-    """Return what is known of an engine, one fact a row."""
+    """Return the record of an engine, one entry per row."""
     table = _table("", "", title=record.engine.file)
     table.show_header = False
     for name, value in engine_facts(record):
@@ -75,7 +75,7 @@ def engine_table(record: EngineRecord) -> Table:
 
 
 def bench_table(result: Benchmark) -> Table:
-    """Return the files, one a row; seconds only of a GPU."""
+    """Return the files of a benchmark, one per row; absolute times only from a GPU."""
     on_gpu = result.device == "cuda"
     seconds = ("GPU ms", "p20 to p80", "host ms") if on_gpu else ()
     table = _table("file", "runtime", "error", "ratio", "95 %", *seconds)
@@ -93,7 +93,7 @@ def bench_table(result: Benchmark) -> Table:
 
 
 def bench_notes(result: Benchmark) -> list[str]:
-    """Return in sentences what the table of a benchmark does not say."""
+    """Return what the table of a benchmark leaves out, in sentences."""
     about, first = result.machine, result.rows[0]
     place = (
         f"{about['gpu']}, driver {about.get('driver', 'unknown')}"
@@ -102,15 +102,15 @@ def bench_notes(result: Benchmark) -> list[str]:
     )
     inputs = ", ".join(f"{name} {value}" for name, value in result.inputs.items())
     agreement = (
-        "Outputs were not held to a tolerance."
+        "Outputs were not compared: the tolerance is infinite."
         if math.isinf(result.tolerance)
         else f"Outputs agree with those of {first.file} to {result.tolerance:.0e}."
     )
     return [
-        f"Ratios are to {first.file}: medians of {result.rounds} turns in one run on {place}.",
+        f"Ratios are to {first.file}: medians of {result.rounds} rounds in one run on {place}.",
         f"Inputs: {inputs}, {'given' if result.given else 'drawn'}. {agreement}",
         *(
-            f"{row.file} is launch-bound: the GPU waits for the host, and its time is the host's."
+            f"{row.file} is launch-bound: the GPU waits for the host, whose time it shows."
             for row in result.rows
             if row.times.launch_bound
         ),
@@ -118,22 +118,22 @@ def bench_notes(result: Benchmark) -> list[str]:
 
 
 def bench_json(result: Benchmark) -> str:
-    """Return a benchmark; what is infinite is null."""
+    """Return a benchmark. Infinite numbers become null."""
     return json.dumps(_finite(asdict(result)), indent=2)
 
 
 def doctor_table(findings: Sequence[Finding]) -> Table:
-    """Return what was found and what to do about the rest."""
-    table = _table("", "what", "found", "needed for", "to get it")
+    """Return the findings of doctor, one per row, and how to install what is missing."""
+    table = _table("", "component", "found", "needed for", "how to get it")
     for f in findings:
         sign = "[green]✓[/]" if f.found else "[yellow]–[/]"
-        # Square brackets of an extra would be taken for markup.
+        # Rich would read the square brackets of an extra as markup.
         table.add_row(sign, f.name, f.found or "", f.needed_for, "" if f.found else _plain(f.fix))
     return table
 
 
 def doctor_json(findings: Sequence[Finding]) -> str:
-    """Return what was found."""
+    """Return the findings of doctor."""
     return json.dumps([asdict(f) for f in findings], indent=2)
 
 
@@ -146,7 +146,7 @@ def _seconds(row: BenchRow) -> list[str]:
 
 
 def _finite(value: object) -> object:
-    """Return a value with null in the place of what JSON has no number for."""
+    """Return a value with null in place of numbers that JSON cannot hold."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

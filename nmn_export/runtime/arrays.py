@@ -1,4 +1,4 @@
-"""Tensors by name as NumPy arrays, the form in which runtimes exchange them."""
+"""Tensors by name as NumPy arrays, the form that all runtimes take and return."""
 
 import ml_dtypes
 import numpy as np
@@ -11,7 +11,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def to_numpy(tensor: Tensor) -> NDArray[np.generic]:
-    """Return a tensor as an array; bfloat16 as that of `ml_dtypes`."""
+    """Return a tensor as an array. bfloat16 becomes `ml_dtypes.bfloat16`."""
     tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)

@@ -1,4 +1,4 @@
-"""Inputs of a file: what it takes, whether given arrays fit, and arrays that do."""
+"""Inputs of a file: their shapes and dtypes, checks of given arrays, and random arrays."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from nmn_export.runtime.arrays import Arrays
 
 
 def is_floating(dtype: "np.dtype[np.generic]") -> bool:
-    """Whether a dtype is of numbers of any precision, bfloat16 among them."""
+    """Whether a dtype is a floating one, bfloat16 included."""
     return dtype.kind == "f" or dtype == ml_dtypes.bfloat16
 
 
@@ -24,9 +24,9 @@ class Input:
 
     Attributes:
         name: Its name in the graph.
-        shape: Its sizes; of one that varies, the name.
-        dtype: Of its elements.
-        example: Sizes it is known to take.
+        shape: Its sizes; a dynamic size is a name.
+        dtype: Dtype of its elements.
+        example: A shape that the model is known to take.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Input:
 
     @property
     def floating(self) -> bool:
-        """Whether its elements are numbers of any precision, and not integers or truth values."""
+        """Whether its elements are floating-point numbers, not integers or booleans."""
         return is_floating(self.dtype)
 
 
 def inputs_of(model: onnx.ModelProto) -> list[Input]:
-    """Return the inputs of a model; the example of an axis that varies is the export's, or 2."""
+    """Return the inputs of a model. Dynamic sizes have the example of the export, or 2."""
     examples = _examples(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = []
@@ -59,7 +59,7 @@ def inputs_of(model: onnx.ModelProto) -> list[Input]:
 
 
 def _examples(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Return the shapes that a model was exported with, by input, if it says so."""
+    """Return the shapes that a model was exported with by input; none if the file has none."""
     stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
     try:
         examples = json.loads(stored)
@@ -75,12 +75,12 @@ def _not_shapes(got: str) -> NmnExportError:
     return NmnExportError(
         f"The metadata '{EXAMPLE_SHAPES}' must be a shape for each input",
         got=got,
-        fix="The file was changed; export it again.",
+        fix="The file was modified. Export it again.",
     )
 
 
 def draw(inputs: Sequence[Input], seed: int) -> Arrays:
-    """Draw arrays of the example shapes: standard normal numbers; zeros and ones for integers."""
+    """Draw arrays of the example shapes: standard normal numbers, zeros and ones for integers."""
     rng = np.random.default_rng(seed)
     drawn: Arrays = {}
     for value in inputs:
@@ -93,16 +93,16 @@ def draw(inputs: Sequence[Input], seed: int) -> Arrays:
 
 
 def check(inputs: Sequence[Input], arrays: Arrays) -> None:
-    """Say which array is missing, unknown or does not fit.
+    """Check arrays against the inputs of a file.
 
     Raises:
-        NmnExportError: It does not.
+        NmnExportError: An array is missing, unknown, or of another shape or dtype.
     """
     if {value.name for value in inputs} != set(arrays):
         raise NmnExportError(
             f"The model's inputs are {', '.join(value.name for value in inputs)}",
             got=", ".join(arrays) or "none",
-            fix="Name the arrays so.",
+            fix="Use these names.",
         )
     for value in inputs:
         array = arrays[value.name]
@@ -123,7 +123,7 @@ def check(inputs: Sequence[Input], arrays: Arrays) -> None:
 
 
 def to_dtypes(inputs: Sequence[Input], arrays: Arrays) -> Arrays:
-    """Convert float32 arrays to bfloat16 where that is taken, which NumPy cannot write to files."""
+    """Convert float32 arrays to bfloat16 for inputs of that dtype: NumPy files cannot hold it."""
     narrow = {value.name for value in inputs if value.dtype == ml_dtypes.bfloat16}
     return {
         name: array.astype(ml_dtypes.bfloat16)
@@ -139,12 +139,12 @@ def draw_inputs(model: onnx.ModelProto, seed: int) -> Arrays:
 
 
 def check_inputs(model: onnx.ModelProto, inputs: Arrays) -> None:
-    """Say which input of a model is missing, unknown or does not fit; see `check`."""
+    """Check arrays against the inputs of a model; see `check`."""
     check(inputs_of(model), inputs)
 
 
 def to_model_dtypes(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
-    """Convert inputs of a model to bfloat16 where it takes that; see `to_dtypes`."""
+    """Convert arrays to bfloat16 for inputs of that dtype; see `to_dtypes`."""
     return to_dtypes(inputs_of(model), inputs)
 
 

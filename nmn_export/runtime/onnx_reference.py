@@ -1,4 +1,4 @@
-"""The reference evaluator of the onnx package: slow, in NumPy, and by the book."""
+"""The reference evaluator of the onnx package: NumPy, slow, and the definition of the standard."""
 
 import onnx
 from onnx.reference import ReferenceEvaluator

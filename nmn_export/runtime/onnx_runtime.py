@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the provider that was asked for or not at all."""
+"""ONNX Runtime, on the requested provider only: it never falls back to another."""
 
 import functools
 import os
@@ -15,14 +15,14 @@ from torch import Tensor
 from nmn_export.errors import NmnExportError
 from nmn_export.runtime.arrays import Arrays, to_numpy
 
-# Unasked, it would leave files in the temporary folder and send home what it did.
+# By default it leaves files in the temporary folder and sends usage data to its maker.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Provider = Literal["cpu", "cuda"]
 
 _PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
-    # TF32 is on by default there, and destroys the distance of near vectors.
+    # TF32 is on by default there, and makes small distances wrong.
     "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
 }
 _EXTRAS = {"cpu": "cpu", "cuda": "gpu"}
@@ -34,13 +34,13 @@ class OnnxRuntimeRunner:
     Args:
         model: Path of the file, or the model itself if it is below 2 GB.
         provider: `"cpu"` or `"cuda"`.
-        shared_threads: Take the threads that all sessions of the process share. From the first
-            such session on every other one, of whoever made it, has to do so, too.
-        stream: CUDA stream to run on, with provider `"cuda"`; one of its own if `None`.
+        shared_threads: Use the thread pool that all sessions of the process share. Once one session
+            uses it, every later session of the process has to.
+        stream: CUDA stream to run on with provider `"cuda"`; a new one if `None`.
 
     Raises:
-        NmnExportError: ONNX Runtime or the provider is not there, the provider fell back to
-            another, or ONNX Runtime cannot run the model.
+        NmnExportError: ONNX Runtime or the provider is not installed, ONNX Runtime chose another
+            provider, or it cannot run the model.
     """
 
     def __init__(
@@ -99,14 +99,14 @@ class OnnxRuntimeRunner:
         return dict(zip(names, values, strict=True))
 
     def launcher(self, tensors: Mapping[str, Tensor]) -> Callable[[], None]:
-        """Return a call that runs the model once more on the same inputs, without copying them.
+        """Return a function that runs the model on the same inputs, without copying them.
 
-        Outputs stay where they are written. With provider `"cuda"` a call returns when the work is
+        Outputs stay on the device. With provider `"cuda"` the function returns when the work is
         enqueued on the runner's stream.
 
         Args:
-            tensors: The inputs by name, contiguous, on the CPU or the GPU as the provider is; they
-                must live as long as the call.
+            tensors: The inputs by name, contiguous, on the device of the provider. They must live
+                as long as the function.
         """
         import onnxruntime as ort  # noqa: PLC0415 - an extra
 
@@ -129,7 +129,7 @@ class OnnxRuntimeRunner:
         return launch
 
     def _run_bfloat16(self, names: list[str], inputs: Arrays) -> list[Any]:
-        """Run with values that NumPy, and so `session.run`, has no name for."""
+        """Run with bfloat16 tensors, which NumPy and therefore `session.run` do not have."""
         import onnxruntime as ort  # noqa: PLC0415 - an extra
 
         binding = self.session.io_binding()
@@ -149,14 +149,14 @@ class OnnxRuntimeRunner:
 
 @functools.cache
 def _share_threads() -> None:
-    """Make the pool of threads, one for the process."""
+    """Create the thread pool of the process."""
     import onnxruntime as ort  # noqa: PLC0415 - an extra
 
     ort.set_global_thread_pool_sizes(torch.get_num_threads(), 1)
 
 
 class _OrtErrors:
-    """Turns what ONNX Runtime raises into one line."""
+    """Turns errors of ONNX Runtime into one line."""
 
     def __enter__(self) -> None:
         pass
@@ -164,10 +164,10 @@ class _OrtErrors:
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
         if kind is None or not error:
             return
-        # What comes of a run with bound tensors has no class of its own.
+        # Errors of a run with bound tensors have no class of their own.
         if kind is RuntimeError or kind.__module__.startswith("onnxruntime."):
             raise NmnExportError(
                 "ONNX Runtime must be able to run the model",
                 got=f"{kind.__name__}: {str(error).splitlines()[0]}",
-                fix="See `nmn-export doctor`; bfloat16 layers other than ⵟ need a GPU.",
+                fix="See `nmn-export doctor`. bfloat16 layers other than ⵟ need a GPU.",
             ) from error

@@ -1,4 +1,4 @@
-"""What every runtime offers."""
+"""The interface of all runtimes."""
 
 from typing import Protocol
 
@@ -6,10 +6,10 @@ from nmn_export.runtime.arrays import Arrays
 
 
 class Runner(Protocol):
-    """One model, ready to run in one runtime."""
+    """A model that is ready to run in one runtime."""
 
     name: str
 
     def run(self, inputs: Arrays) -> Arrays:
-        """Return the outputs for `inputs`, both by the names they have in the graph."""
+        """Return the outputs for `inputs`, both by their names in the graph."""
         ...

@@ -83,7 +83,7 @@ def test_the_result_is_a_ratio_to_the_first_file(files, tmp_path):
     assert "1.000" in text
     assert " ms" not in text
     notes = " ".join(bench_notes(result))
-    assert "medians of 6 turns in one run on" in notes
+    assert "medians of 6 rounds in one run on" in notes
     assert "Outputs agree with those of" in notes
     assert "to 2e-03" in notes
 
