@@ -18,6 +18,13 @@ class NmnExportError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class OptionError(NmnExportError, ValueError):
+    """A layer was given an option that it cannot have.
+
+    It is a `ValueError` too, which the layers of the `nmn` package raise.
+    """
+
+
 class CheckError(NmnExportError):
     """The input was valid, but a check of the result failed."""
 

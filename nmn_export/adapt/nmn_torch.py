@@ -34,6 +34,9 @@ _NO_OP_YET = {
     "torch.onnx.export, which writes the layer in standard ops.",
 }
 
+_DESCRIPTIONS = {"lazy", "tie_kernel_bank", "kernel_bank_size", "kernel_bank_id", "positive_init"}
+"""Attributes that describe how the parameters came about, and do not change the computation."""
+
 _HARMLESS_OVERRIDES = ("_compiled_call_impl", "extra_repr", "reset_parameters")
 
 _NORM_SQ_TOLERANCE = 1e-6
@@ -155,6 +158,8 @@ def _build(module: nn.Module, cls: type, who: str) -> YatLayer:
         if name.startswith("_forward_"):
             setattr(layer, name, copy.copy(hooks))
     layer.training = module.training
+    for name in _DESCRIPTIONS & vars(module).keys():
+        setattr(layer, name, getattr(module, name))
     _refuse_bank_sized_bias(layer, who)
     _refuse_vanishing_filters(layer, who)
     return layer

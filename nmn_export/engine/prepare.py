@@ -112,6 +112,7 @@ def prepare_for_plugin(model: ir.Model, precision: Float32Precision) -> dict[str
         Why, for each node that the plugin cannot compute, by its name.
     """
     refused: dict[str, str] = {}
+    _fold_weights(model)
     for node in yat_nodes(model):
         found = {name: node.attributes.get_string(name) for name in PLUGIN_ATTRIBUTES}
         if found != PLUGIN_ATTRIBUTES:
@@ -130,6 +131,22 @@ def prepare_for_plugin(model: ir.Model, precision: Float32Precision) -> dict[str
             refused[str(node.name)] = str(error)
     RemoveUnusedNodesPass()(model)
     return refused
+
+
+def _fold_weights(model: ir.Model) -> None:
+    """Compute weights that are slices of initializers, as those of kernel banks are."""
+    slices = {
+        value.producer()
+        for node in yat_nodes(model)
+        for value in node.inputs[1:3]
+        if value is not None and value.producer() is not None
+    }
+    fold_constants(
+        model,
+        input_size_limit=_NO_LIMIT,
+        output_size_limit=_NO_LIMIT,
+        should_fold=lambda node: node in slices and node.op_type == "Slice",
+    )
 
 
 def decompose(model: ir.Model, names: Collection[str]) -> None:

@@ -17,6 +17,7 @@ from nmn_export.graph import conv, dense
 from nmn_export.graph.arguments import bind
 from nmn_export.graph.functions import function
 from nmn_export.graph.inline import inline_functions, unique_name
+from nmn_export.graph.kernel_bank import share_banks
 from nmn_export.graph.schema import is_yat
 from nmn_export.ops import DOMAIN, OPS, VERSION
 
@@ -68,6 +69,7 @@ def capture(
     _name_outputs(onnx_model)
     _name_nodes(onnx_model)
     _name_biases(onnx_model)
+    share_banks(onnx_model)
     _attach_functions(onnx_model, opset)
     if inline:
         inline_functions(onnx_model)

@@ -1,10 +1,11 @@
-"""The network that inference needs: the user's, with every ⵟ layer folded to one op."""
+"""A model as inference needs it: every ⵟ layer folded to one op."""
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
 from nmn_export.layers import YatLayer
@@ -23,15 +24,34 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """
     _refuse_non_finite(model)
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    memo |= {id(m): m.fold() for m in model.modules() if isinstance(m, YatLayer)}
-    folded: nn.Module = copy.deepcopy(model, memo)
+    layers = {id(m): m.fold() for m in model.modules() if isinstance(m, YatLayer)}
+    _share_weights(layers.values())
+    folded: nn.Module = copy.deepcopy(model, memo | layers)
     if dtype is not None:
-        folded = copy.deepcopy(folded)
-        folded.to(dtype=dtype)
+        tensors = (*folded.parameters(), *folded.buffers())
+        folded = copy.deepcopy(folded, {id(t): _converted(t, dtype) for t in tensors})
         for module in folded.modules():
             if isinstance(module, FoldedYat):
                 module.dtype = None
     return folded.eval()
+
+
+def _share_weights(layers: Iterable[FoldedYat]) -> None:
+    """Let layers of one kernel bank have one tensor, so that a file holds it once."""
+    first: dict[tuple[object, ...], Tensor] = {}
+    for layer in layers:
+        w = layer.weight
+        view = (w.data_ptr(), w.shape, w.stride(), w.dtype, w.device)
+        layer.weight = first.setdefault(view, w)
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a copy of a parameter or buffer, in `dtype` if it is floating-point."""
+    copied = tensor.detach().clone()
+    copied = copied.to(dtype) if tensor.is_floating_point() else copied
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(copied, requires_grad=tensor.requires_grad)
+    return copied
 
 
 def _refuse_non_finite(model: nn.Module) -> None:

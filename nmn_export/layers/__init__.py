@@ -1,4 +1,4 @@
-"""The ⵟ layers a person writes models with, under our names and those of the `nmn` package."""
+"""The ⵟ layers that models are written with, under our names and those of the `nmn` package."""
 
 from nmn_export.layers.base import YatLayer
 from nmn_export.layers.conv import YatConv, YatConv1d, YatConv2d, YatConv3d

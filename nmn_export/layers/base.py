@@ -1,29 +1,38 @@
-"""What every ⵟ layer has in common: its weights, bias, α and ε, and all the ways to choose them."""
+"""The base of all ⵟ layers: their parameters and the options that they share."""
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
-from nmn_export.layers.folded import FoldedYat
-from nmn_export.ops.yat import HALF_PRECISIONS, UNIT_NORM_GUARD, Scalar, compute_dtype
+from nmn_export.layers.folded import FoldedParameters, FoldedYat
+from nmn_export.layers.kernel_bank import BankKey, KernelBanks, resolved_device
+from nmn_export.layers.options import (
+    Initializer,
+    SharedOptions,
+    check_options,
+    inverse_softplus,
+    number,
+)
+from nmn_export.ops.yat import UNIT_NORM_GUARD, Scalar, compute_dtype
 
 
 class YatLayer(nn.Module):
     """Base of the ⵟ layers.
 
     Attributes:
-        weight: Filters or prototypes along axis 0. There may be more of them than outputs, as in a
-            kernel bank shared between layers; the first `out_count` are used.
+        weight: Filters or prototypes along axis 0. A kernel bank may have more of them than the
+            layer has outputs; the layer uses the first `out_count`.
         bias: [out_count] or [1], or `None`.
-        alpha: [1] where α is learned, else `None`; the exponent where the scale is geometric.
-        epsilon_param: [1] where ε is learned (ε = softplus of it), else `None`.
+        alpha: [1] if α is learned, else `None`. With a geometric scale it is the exponent.
+        epsilon_param: [1] if ε is learned (ε = softplus of it), else `None`.
         mask: Buffer that multiplies the weights, or `None`.
-        dtype: Input and parameters are cast to it; `None` takes the input's.
+        dtype: Inputs and parameters are cast to it. `None` stands for the dtype of the input.
+        param_dtype: Dtype that the parameters are stored in.
     """
 
     bias: nn.Parameter | None
@@ -31,120 +40,159 @@ class YatLayer(nn.Module):
     epsilon_param: nn.Parameter | None
     mask: Tensor | None
 
+    # Under upstream's name, because training scripts clear the registry between models.
+    _KERNEL_BANKS: ClassVar[KernelBanks] = KernelBanks()
+
     def __init__(
-        self,
-        weight_shape: tuple[int, ...],
-        *,
-        bias: bool,
-        constant_bias: float | None,
-        softplus_bias: bool,
-        scalar_bias: bool,
-        alpha: bool | Literal["geometric"],
-        constant_alpha: float | bool | None,
-        epsilon: float,
-        learnable_epsilon: bool,
-        weight_normalized: bool,
-        use_dropconnect: bool,
-        drop_rate: float,
-        mask: Tensor | None,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        self, weight_shape: tuple[int, ...], bank_kind: tuple[object, ...], options: SharedOptions
     ) -> None:
         super().__init__()
-        if not (math.isfinite(epsilon) and epsilon > 0):
-            raise NmnExportError(
-                "epsilon must be a positive finite number", got=epsilon, fix="Use 1e-5, say."
-            )
-        if not 0 <= drop_rate < 1:
-            raise NmnExportError(
-                "drop_rate must be in [0, 1)", got=drop_rate, fix="Use 0 to keep every weight."
-            )
-        if alpha not in (True, False, "geometric"):
-            raise NmnExportError(
-                "alpha must be True, False or 'geometric'",
-                got=repr(alpha),
-                fix="Use constant_alpha for a number.",
-            )
-        for name, constant in (("bias", constant_bias), ("alpha", constant_alpha)):
-            if constant is not None and not math.isfinite(constant):
-                raise NmnExportError(
-                    f"constant_{name} must be finite", got=constant, fix="Use another number."
-                )
-        if mask is not None and not _broadcasts(mask.shape, weight_shape):
-            raise NmnExportError(
-                f"mask must broadcast to the weights, of shape {weight_shape}",
-                got=f"shape {tuple(mask.shape)}",
-                fix="Give it that shape.",
-            )
+        dtype, device = options["dtype"], options["device"]
+        storage = options["param_dtype"] or dtype or torch.get_default_dtype()
+        # Nearly every useful ε is zero in float16.
+        epsilon_dtype = compute_dtype(storage)
+        check_options(options, weight_shape, epsilon_dtype)
         self.out_count = weight_shape[0]
-        if constant_bias is False:  # as upstream's dense layer takes it
-            constant_bias = None
-        self.constant_bias = None if constant_bias is None else float(constant_bias)
-        self.softplus_bias = softplus_bias
-        self.geometric_alpha = alpha == "geometric"
-        if constant_alpha is True:
-            constant_alpha = math.sqrt(2)
-        self.constant_alpha = (
-            None if constant_alpha is None or constant_alpha is False else float(constant_alpha)
-        )
-        self.epsilon = epsilon
-        self.weight_normalized = weight_normalized
-        self.use_dropconnect = use_dropconnect
-        self.drop_rate = drop_rate
+        self.constant_bias = number(options["constant_bias"])
+        constant_alpha = options["constant_alpha"]
+        self.constant_alpha = math.sqrt(2) if constant_alpha is True else number(constant_alpha)
+        self.geometric_alpha = options["alpha"] == "geometric"
+        self.use_alpha = bool(options["alpha"]) or self.constant_alpha is not None
+        self.epsilon = options["epsilon"]
+        self.learnable_epsilon = options["learnable_epsilon"]
+        self.weight_normalized = options["weight_normalized"]
+        self.positive_init = options["positive_init"]
+        self.lazy = options["lazy"]
+        self.use_dropconnect = options["use_dropconnect"]
+        self.drop_rate = options["drop_rate"]
         self.dtype = dtype
+        self.param_dtype = storage
+        self.tie_kernel_bank = options["tie_kernel_bank"]
+        self.kernel_bank_size = options["kernel_bank_size"]
+        self.kernel_bank_id = options["kernel_bank_id"]
 
         def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape, device=device, dtype=dtype))
+            return nn.Parameter(torch.empty(*shape, device=device, dtype=storage))
 
-        self.weight = parameter(*weight_shape)
-        has_bias = bias and self.constant_bias is None
-        bias_size = 1 if scalar_bias else self.out_count
-        self.register_parameter("bias", parameter(bias_size) if has_bias else None)
-        has_alpha = bool(alpha) and self.constant_alpha is None
-        self.register_parameter("alpha", parameter(1) if has_alpha else None)
-        epsilon_param = torch.empty(1, device=device, dtype=compute_dtype(dtype or torch.float32))
-        self.register_parameter(
-            "epsilon_param", nn.Parameter(epsilon_param) if learnable_epsilon else None
-        )
-        self.register_buffer("mask", mask)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the weights as `nn.Linear` does; bias 0, α 1, a learned ε at `epsilon`."""
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-        if self.alpha is not None:
-            nn.init.ones_(self.alpha)
-        if self.epsilon_param is not None:
-            # The inverse of softplus, in the form that keeps its digits for a small ε.
-            nn.init.constant_(
-                self.epsilon_param, self.epsilon + math.log(-math.expm1(-self.epsilon))
+        self._bank_key: BankKey | None = None
+        if self.tie_kernel_bank:
+            rows = self.kernel_bank_size or self.out_count
+            place = (storage, resolved_device(device))
+            self._bank_key = (self.kernel_bank_id, type(self).__name__, *bank_kind, *place)
+            self.weight = self._KERNEL_BANKS.get(
+                self._bank_key,
+                (rows, *weight_shape[1:]),
+                lambda shape: self._initialized(parameter(*shape), options["kernel_init"]),
+                frozen=self.lazy,
             )
+        else:
+            self.weight = parameter(*weight_shape)
+            self.weight.requires_grad_(not self.lazy)
+        has_bias = options["bias"] and self.constant_bias is None
+        self.scalar_bias = options["scalar_bias"] and has_bias
+        self.softplus_bias = options["softplus_bias"] and has_bias
+        bias = parameter(1 if self.scalar_bias else self.out_count) if has_bias else None
+        self.register_parameter("bias", bias)
+        has_alpha = bool(options["alpha"]) and self.constant_alpha is None
+        self.register_parameter("alpha", parameter(1) if has_alpha else None)
+        raw_epsilon = torch.empty(1, device=device, dtype=epsilon_dtype)
+        self.register_parameter(
+            "epsilon_param", nn.Parameter(raw_epsilon) if self.learnable_epsilon else None
+        )
+        self.register_buffer("mask", options["mask"])
+        if not self.tie_kernel_bank:
+            self._initialized(self.weight, options["kernel_init"])
+        self._reset_others(options["bias_init"], options["alpha_init"])
+
+    def reset_parameters(
+        self,
+        kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+        alpha_init: Initializer | None = None,
+    ) -> None:
+        """Initialise all parameters.
+
+        Args:
+            kernel_init: For the weights; by default as `nn.Linear` initialises them.
+            bias_init: For the bias; zeros by default.
+            alpha_init: For α; one by default. A learned ε starts at `epsilon`.
+        """
+        self._initialized(self.weight, kernel_init)
+        self._reset_others(bias_init, alpha_init)
+
+    def _reset_others(self, bias_init: Initializer | None, alpha_init: Initializer | None) -> None:
+        if self.bias is not None:
+            (bias_init or nn.init.zeros_)(self.bias)
+        if self.alpha is not None:
+            (alpha_init or nn.init.ones_)(self.alpha)
+        if self.epsilon_param is not None:
+            nn.init.constant_(self.epsilon_param, inverse_softplus(self.epsilon))
+
+    def _initialized(self, weight: nn.Parameter, kernel_init: Initializer | None) -> nn.Parameter:
+        if kernel_init is None:
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        else:
+            kernel_init(weight)
+        if self.positive_init:
+            with torch.no_grad():
+                weight.abs_()
+        return weight
+
+    @property
+    def use_bias(self) -> bool:
+        """Whether the layer adds a bias, learned or constant."""
+        return self.bias is not None or self.constant_bias is not None
+
+    @property
+    def _constant_alpha_value(self) -> float | None:
+        """The constant α under the name that upstream's layers give it."""
+        return self.constant_alpha
+
+    @property
+    def _constant_bias_value(self) -> float | None:
+        """The constant bias under the name that upstream's layers give it."""
+        return self.constant_bias
 
     def fold(self) -> FoldedYat:
-        """Return the layer as inference needs it: one op, its parameters computed once."""
+        """Return the layer as inference needs it: one op, with its parameters computed once."""
         raise NotImplementedError
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "YatLayer":
-        """Convert and move as any module, but keep a learned ε from the half precisions.
+    def folded_parameters(self) -> FoldedParameters:
+        """Return the parameters of the op."""
+        with torch.no_grad():
+            return FoldedParameters(
+                weight=self.effective_weight().detach(),
+                bias=self.effective_bias(),
+                epsilon=float(self.effective_epsilon()),
+                alpha=float(self.effective_alpha()),
+                dtype=self.dtype,
+            )
 
-        Nearly every ε of use is zero in float16.
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "YatLayer":
+        """Convert and move parameters as any module does, but keep the dtype of a learned ε.
+
+        Nearly every useful ε is zero in float16.
         """
         before = None if self.epsilon_param is None else self.epsilon_param.detach().clone()
         super()._apply(fn, recurse)
         after = self.epsilon_param
-        if before is not None and after is not None and after.dtype in HALF_PRECISIONS:
-            after.data = before.float().to(after.device)
+        if before is not None and after is not None and after.dtype != before.dtype:
+            after.data = before.to(after.device)
         return self
 
     def effective_weight(self, drop: bool = False) -> Tensor:
-        """Return the weights as the op sees them: sliced, dropped out, masked and normalised."""
+        """Return the weights of the op: sliced, dropped out, masked and normalised.
+
+        Args:
+            drop: Whether to drop weights out.
+        """
+        if self._bank_key is not None:
+            self._KERNEL_BANKS.use(self._bank_key)
         weight = self.weight[: self.out_count]
         if drop and self.use_dropconnect:
             weight = F.dropout(weight, self.drop_rate)
         if self.mask is not None or self.weight_normalized:
-            # The op rounds to its own dtype; weights stored in half are not to be rounded before.
+            # The op rounds to its own dtype. Weights in half precision must not be rounded before.
             weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
         if self.mask is not None:
             weight = weight * self.mask
@@ -156,7 +204,7 @@ class YatLayer(nn.Module):
     def effective_bias(self) -> Tensor | None:
         """Return the bias as [out_count], or `None`."""
         if self.constant_bias is not None:
-            # A constant has the digits it was given, even if the weights are stored in half.
+            # A constant keeps its digits, even if the weights are in half precision.
             dtype = torch.promote_types(self.weight.dtype, torch.float32)
             return self.weight.new_full((self.out_count,), self.constant_bias, dtype=dtype)
         if self.bias is None:
@@ -165,7 +213,7 @@ class YatLayer(nn.Module):
         return bias.expand(self.out_count)
 
     def effective_alpha(self) -> Scalar:
-        """Return the multiplier; the geometric one is (n / ln(1 + n)) to the power of α."""
+        """Return the multiplier. The geometric one is (n / ln(1 + n)) to the power of α."""
         alpha: Scalar | None = self.alpha if self.alpha is not None else self.constant_alpha
         if self.geometric_alpha:
             scale = self.out_count / math.log1p(self.out_count)
@@ -173,8 +221,26 @@ class YatLayer(nn.Module):
         return 1.0 if alpha is None else alpha
 
     def effective_epsilon(self) -> Scalar:
-        """Return ε, of one element if it is learned."""
+        """Return ε as a number, or as a tensor of one element if it is learned."""
         return self.epsilon if self.epsilon_param is None else F.softplus(self.epsilon_param)
+
+    def _shared_repr(self) -> str:
+        """Return the options of `YatLayer` that have other values than the defaults."""
+        others = {
+            "constant_bias": (self.constant_bias, None),
+            "softplus_bias": (self.softplus_bias, False),
+            "scalar_bias": (self.scalar_bias, False),
+            "alpha": ("geometric" if self.geometric_alpha else self.use_alpha, True),
+            "constant_alpha": (self.constant_alpha, None),
+            "epsilon": (self.epsilon, None),
+            "learnable_epsilon": (self.learnable_epsilon, False),
+            "weight_normalized": (self.weight_normalized, False),
+            "lazy": (self.lazy, False),
+            "tie_kernel_bank": (self.tie_kernel_bank, False),
+            "dtype": (self.dtype, None),
+        }
+        shown = [f"{name}={value}" for name, (value, default) in others.items() if value != default]
+        return "".join(f", {option}" for option in shown)
 
     def _product(
         self,
@@ -184,19 +250,19 @@ class YatLayer(nn.Module):
         drop: bool,
         *geometry: object,
     ) -> Tensor:
-        """Apply the torch op where it has a fused kernel, and else its eager formula.
+        """Apply the torch op if it has a fused kernel for the device, and else the eager formula.
 
         Args:
-            op: The torch op, which wants numbers for ε and α.
+            op: The torch op. It takes numbers for ε and α.
             eager: The differentiable formula.
             x: Input of the op.
-            drop: Whether to drop weights.
+            drop: Whether to drop weights out.
             geometry: The arguments after α.
         """
         weight, bias = self.effective_weight(drop), self.effective_bias()
         epsilon, alpha = self.effective_epsilon(), self.effective_alpha()
         learned = isinstance(alpha, Tensor)
-        # A half precision saturates after α, so that there α cannot come after the op.
+        # Outputs in half precision saturate after α, so α cannot be multiplied after the op.
         narrow = compute_dtype(x.dtype) != x.dtype
         if not has_kernels(x) or isinstance(epsilon, Tensor) or (learned and narrow):
             return eager(x, weight, bias, epsilon, alpha, *geometry)
@@ -204,7 +270,7 @@ class YatLayer(nn.Module):
         return y * alpha if learned else y
 
     def _check_input(self, x: Tensor, rank: int | None, channel_axis: int, channels: int) -> Tensor:
-        """Return `x` in the layer's dtype, or say what is wrong with it."""
+        """Return `x` in the dtype of the layer, or raise `NmnExportError`."""
         name = type(self).__name__
         x = x if self.dtype is None else x.to(self.dtype)
         if not x.is_floating_point():
@@ -221,18 +287,11 @@ class YatLayer(nn.Module):
             raise NmnExportError(
                 f"{name} takes {channels} input channels",
                 got=f"{x.shape[channel_axis] if x.ndim else 'none'} in shape {tuple(x.shape)}",
-                fix="Give it an input, or build it with an input size, that fits.",
+                fix="Change the input, or the input size of the layer.",
             )
         return x
 
 
 def has_kernels(x: Tensor) -> bool:
-    """Tell whether the torch ops are faster than eager formulas on the device of `x`."""
+    """Return whether the torch ops have fused kernels on the device of `x`."""
     return x.is_cuda
-
-
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    """Tell whether a tensor of `shape` broadcasts to `target`."""
-    return len(shape) <= len(target) and all(
-        size in (1, wanted) for size, wanted in zip(shape[::-1], target[::-1], strict=False)
-    )

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nmn_export.errors import NmnExportError
+from nmn_export.errors import OptionError
 from nmn_export.layers.base import YatLayer
 from nmn_export.layers.folded import FoldedYatConv
+from nmn_export.layers.options import SharedOptions
 from nmn_export.ops import yat_conv
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -20,35 +21,42 @@ Size = int | Sequence[int]
 class YatConv(YatLayer):
     """y = α (⟨p, w⟩ + b)² / (‖p − w‖² + ε) for every patch p and each of `out_channels` filters w.
 
-    Takes the place of a convolution and its activation.
+    Replaces a convolution and its activation.
 
     Args:
         in_channels: C, the channels of the input.
         out_channels: O, the number of filters.
-        kernel_size: One number, or one a spatial axis; so for the next three.
-        stride: Step from patch to patch.
-        padding: A number, or `"same"` (stride 1) or `"valid"`.
-        dilation: Step from tap to tap.
+        kernel_size: One number, or one per spatial axis.
+        stride: Pixels from one patch to the next: one number, or one per spatial axis.
+        padding: Pixels on both sides: one number or one per spatial axis, `"same"` (with stride 1)
+            or `"valid"`.
+        dilation: Pixels from one tap to the next: one number, or one per spatial axis.
         groups: Groups of channels; divides `in_channels` and `out_channels`.
         bias: Learn b.
-        constant_bias: Fix b to this number instead.
+        constant_bias: Fix b to this number instead. `False` stands for no bias at all.
         softplus_bias: Use softplus of the learned b, which keeps it positive.
         scalar_bias: Learn one b for all filters.
         padding_mode: `"zeros"`, `"reflect"`, `"replicate"` or `"circular"`.
         use_alpha: Learn α (`True`), leave it out (`False`), or scale by (O / ln(1 + O))^α with a
             learned exponent (`"geometric"`).
         constant_alpha: Fix α to this number instead; `True` stands for √2.
-        epsilon: ε > 0, or where it starts.
-        learnable_epsilon: Learn ε.
-        weight_normalized: Divide filters by their norms first.
-        use_dropconnect: While training, drop weights at `drop_rate`.
-        drop_rate: Probability in [0, 1) of dropping a weight.
+        use_dropconnect: In training, drop weights out at `drop_rate`.
         mask: Multiplies the filters; broadcasts to [O, C / groups, *K].
-        device: Where to put the parameters.
-        dtype: Dtype of the parameters, and the one that inputs are cast to.
+        epsilon: ε > 0, or where a learned ε starts.
+        learnable_epsilon: Learn ε.
+        drop_rate: Probability in [0, 1) of dropping a weight out.
+        weight_normalized: Divide filters by their norms first.
+        tie_kernel_bank: Share the filters with the other layers of a kernel bank.
+        kernel_bank_size: Filters of the bank; by default as many as its layers need.
+        kernel_bank_id: Name of the bank.
+        device: Device of the parameters.
+        dtype: Dtype that inputs and parameters are cast to; by default that of the input.
+        param_dtype: Dtype that the parameters are stored in; by default `dtype`, or float32.
+        lazy: Do not train the filters; all other parameters are trained.
+        freeze_kernel: The same as `lazy`.
 
     Raises:
-        NmnExportError: The options contradict each other.
+        OptionError: An option has a value that it cannot have, or options contradict each other.
     """
 
     rank: int
@@ -63,39 +71,44 @@ class YatConv(YatLayer):
         dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
-        *,
-        constant_bias: float | None = None,
+        constant_bias: float | bool | None = None,
         softplus_bias: bool = False,
         scalar_bias: bool = False,
         padding_mode: str = "zeros",
         use_alpha: bool | Literal["geometric"] = True,
         constant_alpha: float | bool | None = None,
+        use_dropconnect: bool = False,
+        mask: Tensor | None = None,
         epsilon: float = 1e-5,
         learnable_epsilon: bool = False,
-        weight_normalized: bool = False,
-        use_dropconnect: bool = False,
         drop_rate: float = 0.0,
-        mask: Tensor | None = None,
+        weight_normalized: bool = False,
+        tie_kernel_bank: bool = False,
+        kernel_bank_size: int | None = None,
+        kernel_bank_id: str = "default",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        param_dtype: torch.dtype | None = None,
+        *,
+        lazy: bool = False,
+        freeze_kernel: bool = False,
     ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
-            raise NmnExportError(
+            raise OptionError(
                 "groups must divide in_channels and out_channels",
                 got=f"groups={groups}, in_channels={in_channels}, out_channels={out_channels}",
                 fix="Choose a common divisor.",
             )
         if padding_mode not in PADDING_MODES:
-            raise NmnExportError(
+            raise OptionError(
                 "padding_mode must be one of " + ", ".join(PADDING_MODES),
                 got=repr(padding_mode),
                 fix="Choose one of them.",
             )
         self.rank = type(self).rank
         kernel = self._per_axis("kernel_size", kernel_size, 1)
-        super().__init__(
-            (out_channels, in_channels // groups, *kernel),
-            bias=bias,
+        options = SharedOptions(
+            bias=bias and constant_bias is not False,
             constant_bias=constant_bias,
             softplus_bias=softplus_bias,
             scalar_bias=scalar_bias,
@@ -104,12 +117,23 @@ class YatConv(YatLayer):
             epsilon=epsilon,
             learnable_epsilon=learnable_epsilon,
             weight_normalized=weight_normalized,
+            positive_init=False,
+            lazy=lazy or freeze_kernel,
+            tie_kernel_bank=tie_kernel_bank,
+            kernel_bank_size=kernel_bank_size,
+            kernel_bank_id=kernel_bank_id,
+            kernel_init=None,
+            bias_init=None,
+            alpha_init=None,
             use_dropconnect=use_dropconnect,
             drop_rate=drop_rate,
             mask=mask,
             device=device,
             dtype=dtype,
+            param_dtype=param_dtype,
         )
+        shape = (out_channels, in_channels // groups, *kernel)
+        super().__init__(shape, (in_channels, kernel, groups), options)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel
@@ -117,19 +141,28 @@ class YatConv(YatLayer):
         self.dilation = self._per_axis("dilation", dilation, 1)
         self.groups = groups
         self.padding_mode = padding_mode
+        self.padding: str | tuple[int, ...] = (
+            padding if isinstance(padding, str) else self._per_axis("padding", padding, 0)
+        )
         self.pads = self._resolve_padding(padding)
 
-    def forward(self, x: Tensor, deterministic: bool | None = None) -> Tensor:
+    @property
+    def compute_dtype(self) -> torch.dtype | None:
+        """`dtype` under the name that upstream's convolutions give it."""
+        return self.dtype
+
+    def forward(self, input: Tensor, deterministic: bool | None = None) -> Tensor:
         """Map [B, C, *S] to [B, O, *S'], in the dtype of the layer or else of the input.
 
         Args:
-            x: Input of any floating dtype.
-            deterministic: Whether to keep every weight; by default, when not training.
+            input: Tensor of any floating dtype. Its name is that of PyTorch's own convolutions.
+            deterministic: Whether to keep all weights, even in training. Weights are always kept in
+                eval mode.
 
         Raises:
             NmnExportError: The input has another rank or channel count, or is not floating-point.
         """
-        x = self._check_input(x, self.rank + 2, 1, self.in_channels)
+        x = self._check_input(input, self.rank + 2, 1, self.in_channels)
         drop = self.training if deterministic is None else not deterministic
         padder, pads = self._padding()
         return self._product(
@@ -144,10 +177,10 @@ class YatConv(YatLayer):
         )
 
     def fold(self) -> FoldedYatConv:
-        """Return the layer as inference needs it: one op, its parameters computed once."""
+        """Return the layer as inference needs it: one op, with its parameters computed once."""
         padder, pads = self._padding()
         return FoldedYatConv(
-            self,
+            self.folded_parameters(),
             padder=padder,
             strides=self.stride,
             pads=pads,
@@ -156,39 +189,49 @@ class YatConv(YatLayer):
         )
 
     def extra_repr(self) -> str:
-        """Say what the printed network shows of this layer."""
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
-            f"stride={self.stride}, pads={self.pads}, epsilon={self.epsilon}"
-        )
+        """Return the options of the layer, as PyTorch's own layers print theirs."""
+        shown = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        shown += f", stride={self.stride}"
+        ones = (1,) * self.rank
+        others = {
+            "padding": (self.padding, (0,) * self.rank),
+            "dilation": (self.dilation, ones),
+            "groups": (self.groups, 1),
+            "bias": (self.use_bias, True),
+            "padding_mode": (self.padding_mode, "zeros"),
+        }
+        for name, (value, default) in others.items():
+            if value != default:
+                shown += f", {name}={value if name != 'padding_mode' else repr(value)}"
+        return shown + self._shared_repr()
 
     def _per_axis(self, name: str, value: Size, least: int) -> tuple[int, ...]:
         values = (value,) * self.rank if isinstance(value, int) else tuple(value)
         if len(values) != self.rank:
-            raise NmnExportError(
-                f"{type(self).__name__} takes one number or {self.rank} a size",
+            raise OptionError(
+                f"{name} must be one number, or {self.rank} numbers for {type(self).__name__}",
                 got=str(value),
-                fix=f"Give one number for each of the {self.rank} spatial axes.",
+                fix=f"Give one number per spatial axis: {self.rank}.",
             )
         if min(values) < least:
-            raise NmnExportError(
+            raise OptionError(
                 f"{name} must be at least {least}", got=str(value), fix="Use a larger one."
             )
         return values
 
     def _resolve_padding(self, padding: Size | str) -> tuple[int, ...]:
-        """Return how much to pad before every axis, then after every axis."""
+        """Return the pixels to pad before each axis, then those after each axis."""
         if padding == "valid":
             return (0,) * (2 * self.rank)
         if padding == "same":
             if any(s != 1 for s in self.stride):
-                raise NmnExportError(
+                raise OptionError(
                     "padding='same' needs stride 1", got=self.stride, fix="Pad with numbers."
                 )
             spare = [d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
             return (*(s // 2 for s in spare), *(s - s // 2 for s in spare))
         if isinstance(padding, str):
-            raise NmnExportError(
+            raise OptionError(
                 "padding must be a number, 'same' or 'valid'",
                 got=repr(padding),
                 fix="Use one of them.",
@@ -196,17 +239,17 @@ class YatConv(YatLayer):
         return self._per_axis("padding", padding, 0) * 2
 
     def _padding(self) -> "tuple[nn.Module | None, tuple[int, ...]]":
-        """Split padding into a module that is not the op's business, and the op's own zeros."""
+        """Split padding into a module, for modes that the op does not support, and zeros."""
         if self.padding_mode == "zeros" or not any(self.pads):
             return None, self.pads
         return Pad(self.pads, self.padding_mode), (0,) * (2 * self.rank)
 
 
 class Pad(nn.Module):
-    """Pads the spatial axes with what is in the input.
+    """Pads the spatial axes with values of the input.
 
     Args:
-        pads: How much before every axis, then after every axis.
+        pads: Pixels before each axis, then pixels after each axis.
         mode: `"reflect"`, `"replicate"` or `"circular"`.
     """
 

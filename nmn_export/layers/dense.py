@@ -7,13 +7,14 @@ from torch import Tensor
 
 from nmn_export.layers.base import YatLayer
 from nmn_export.layers.folded import FoldedYatDense
+from nmn_export.layers.options import Initializer, SharedOptions
 from nmn_export.ops import yat_dense
 
 
 class YatDense(YatLayer):
     """y = α (⟨x, w⟩ + b)² / (‖x − w‖² + ε) for each of `out_features` prototypes w.
 
-    Takes the place of a linear layer and its activation. Known as `YatNMN` and `NMNLayer` too.
+    Replaces a linear layer and its activation. `YatNMN` and `NMNLayer` are other names for it.
 
     Args:
         in_features: K, the size of the last axis of the input.
@@ -25,15 +26,28 @@ class YatDense(YatLayer):
         alpha: Learn α (`True`), leave it out (`False`), or scale by (N / ln(1 + N))^α with a
             learned exponent (`"geometric"`).
         constant_alpha: Fix α to this number instead; `True` stands for √2.
-        epsilon: ε > 0, or where it starts.
+        dtype: Dtype that inputs and parameters are cast to; by default that of the input.
+        param_dtype: Dtype that the parameters are stored in; by default `dtype`, or float32.
+        epsilon: ε > 0, or where a learned ε starts.
         learnable_epsilon: Learn ε.
         spherical: Divide inputs and prototypes by their norms first.
+        positive_init: Start from the absolute values of the initial weights.
         weight_normalized: Divide prototypes by their norms first.
-        use_dropconnect: While training, drop weights at `drop_rate`.
-        drop_rate: Probability in [0, 1) of dropping a weight.
+        lazy: Do not train the weights; all other parameters are trained.
+        freeze_kernel: The same as `lazy`.
+        tie_kernel_bank: Share the weights with the other layers of a kernel bank.
+        kernel_bank_size: Rows of the bank; by default as many as its layers need.
+        kernel_bank_id: Name of the bank.
+        kernel_init: Initialises the weights in place.
+        bias_init: Initialises the bias in place.
+        alpha_init: Initialises a learned α in place.
+        device: Device of the parameters.
+        use_dropconnect: In training, drop weights out at `drop_rate`.
+        drop_rate: Probability in [0, 1) of dropping a weight out.
         mask: Multiplies the weights; broadcasts to [N, K].
-        device: Where to put the parameters.
-        dtype: Dtype of the parameters, and the one that inputs are cast to.
+
+    Raises:
+        OptionError: An option has a value that it cannot have.
     """
 
     def __init__(
@@ -41,24 +55,33 @@ class YatDense(YatLayer):
         in_features: int,
         out_features: int,
         bias: bool = True,
-        *,
-        constant_bias: float | None = None,
+        constant_bias: float | bool | None = None,
         softplus_bias: bool = False,
         scalar_bias: bool = False,
         alpha: bool | Literal["geometric"] = True,
         constant_alpha: float | bool | None = None,
+        dtype: torch.dtype | None = None,
+        param_dtype: torch.dtype | None = None,
         epsilon: float = 1e-5,
         learnable_epsilon: bool = False,
         spherical: bool = False,
+        positive_init: bool = False,
         weight_normalized: bool = False,
+        lazy: bool = False,
+        freeze_kernel: bool = False,
+        tie_kernel_bank: bool = False,
+        kernel_bank_size: int | None = None,
+        kernel_bank_id: str = "default",
+        kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+        alpha_init: Initializer | None = None,
+        device: torch.device | str | None = None,
+        *,
         use_dropconnect: bool = False,
         drop_rate: float = 0.0,
         mask: Tensor | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(
-            (out_features, in_features),
+        options = SharedOptions(
             bias=bias,
             constant_bias=constant_bias,
             softplus_bias=softplus_bias,
@@ -68,11 +91,23 @@ class YatDense(YatLayer):
             epsilon=epsilon,
             learnable_epsilon=learnable_epsilon,
             weight_normalized=weight_normalized,
+            positive_init=positive_init,
+            lazy=lazy or freeze_kernel,
+            tie_kernel_bank=tie_kernel_bank,
+            kernel_bank_size=kernel_bank_size,
+            kernel_bank_id=kernel_bank_id,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            alpha_init=alpha_init,
             use_dropconnect=use_dropconnect,
             drop_rate=drop_rate,
             mask=mask,
             device=device,
             dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        super().__init__(
+            (out_features, in_features), (in_features, kernel_init, positive_init), options
         )
         self.in_features = in_features
         self.out_features = out_features
@@ -83,7 +118,8 @@ class YatDense(YatLayer):
 
         Args:
             x: Input of any floating dtype.
-            deterministic: Whether to keep every weight; by default, when not training.
+            deterministic: Whether to keep all weights, even in training. Weights are always kept in
+                eval mode.
 
         Raises:
             NmnExportError: The input has another size or is not of a floating dtype.
@@ -95,9 +131,11 @@ class YatDense(YatLayer):
         )
 
     def fold(self) -> FoldedYatDense:
-        """Return the layer as inference needs it: one op, its parameters computed once."""
-        return FoldedYatDense(self, spherical=self.spherical)
+        """Return the layer as inference needs it: one op, with its parameters computed once."""
+        return FoldedYatDense(self.folded_parameters(), spherical=self.spherical)
 
     def extra_repr(self) -> str:
-        """Say what the printed network shows of this layer."""
-        return f"{self.in_features}, {self.out_features}, epsilon={self.epsilon}"
+        """Return the options of the layer, as PyTorch's own layers print theirs."""
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}"
+        spherical = ", spherical=True" * self.spherical
+        return f"{sizes}, bias={self.use_bias}{self._shared_repr()}{spherical}"

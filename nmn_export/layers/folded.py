@@ -1,44 +1,57 @@
-"""ⵟ layers as inference needs them: everything that touches parameters only is computed once."""
+"""ⵟ layers as inference needs them: whatever depends only on parameters is computed once."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from nmn_export.layers.base import YatLayer
+
+@dataclass(frozen=True)
+class FoldedParameters:
+    """The parameters of an op.
+
+    Attributes:
+        weight: [O, ...].
+        bias: [O], or `None`.
+        epsilon: ε.
+        alpha: α.
+        dtype: Inputs and parameters are cast to it. `None` stands for the dtype of the input.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    epsilon: float
+    alpha: float
+    dtype: torch.dtype | None
 
 
 class FoldedYat(nn.Module):
-    """Weights [O, ...], bias [O] (zero if the layer has none), and ε and α as numbers."""
+    """A layer that is one op: weights [O, ...], bias [O] (perhaps zeros), and numbers ε and α."""
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, layer: "YatLayer") -> None:
+    def __init__(self, parameters: FoldedParameters) -> None:
         super().__init__()
-        with torch.no_grad():
-            weight = layer.effective_weight()
-            bias = layer.effective_bias()
-            self.epsilon = float(layer.effective_epsilon())
-            self.alpha = float(layer.effective_alpha())
+        weight, bias = parameters.weight, parameters.bias
         if bias is None:
             bias = weight.new_zeros(len(weight))
-        self.dtype = layer.dtype
+        self.epsilon, self.alpha = parameters.epsilon, parameters.alpha
+        self.dtype = parameters.dtype
         self.register_buffer("weight", weight.detach().contiguous())
         self.register_buffer("bias", bias.detach().contiguous())
 
     def product(self, x: Tensor) -> Tensor:
-        """Apply the op alone, without what the layer does to its input first."""
+        """Apply the op, without the padding that the layer applies to its input."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, deterministic: bool | None = None) -> Tensor:
-        """Map what the layer maps; `deterministic` is accepted for the layer's callers."""
+        """Map the input of the layer to its output. `deterministic` has no effect in inference."""
         del deterministic
         return self.product(x)
 
     def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return input, weight and bias in one dtype: the layer's, or else the input's."""
+        """Return input, weight and bias in the dtype of the layer, or else of the input."""
         x = x if self.dtype is None else x.to(self.dtype)
         return x, self.weight.to(x.dtype), self.bias.to(x.dtype)
 
@@ -46,8 +59,8 @@ class FoldedYat(nn.Module):
 class FoldedYatDense(FoldedYat):
     """One `nmn::yat_dense`."""
 
-    def __init__(self, layer: "YatLayer", *, spherical: bool) -> None:
-        super().__init__(layer)
+    def __init__(self, parameters: FoldedParameters, *, spherical: bool) -> None:
+        super().__init__(parameters)
         self.spherical = spherical
 
     def product(self, x: Tensor) -> Tensor:
@@ -59,11 +72,11 @@ class FoldedYatDense(FoldedYat):
 
 
 class FoldedYatConv(FoldedYat):
-    """One `nmn::yat_conv`, after the padding that the op does not know."""
+    """One `nmn::yat_conv`, after any padding that the op does not support."""
 
     def __init__(
         self,
-        layer: "YatLayer",
+        parameters: FoldedParameters,
         *,
         padder: nn.Module | None,
         strides: tuple[int, ...],
@@ -71,20 +84,20 @@ class FoldedYatConv(FoldedYat):
         dilations: tuple[int, ...],
         group: int,
     ) -> None:
-        super().__init__(layer)
+        super().__init__(parameters)
         self.padder = padder
         self.strides = strides
         self.pads = pads
         self.dilations = dilations
         self.group = group
 
-    def forward(self, x: Tensor, deterministic: bool | None = None) -> Tensor:
-        """Map what the layer maps; `deterministic` is accepted for the layer's callers."""
+    def forward(self, input: Tensor, deterministic: bool | None = None) -> Tensor:
+        """Map the input of the layer to its output. `deterministic` has no effect in inference."""
         del deterministic
-        return self.product(x if self.padder is None else self.padder(x))
+        return self.product(input if self.padder is None else self.padder(input))
 
     def product(self, x: Tensor) -> Tensor:
-        """Map [B, C, *S], padded by whatever but zeros, to [B, O, *S']."""
+        """Map [B, C, *S], already padded by other values than zeros, to [B, O, *S']."""
         y: Tensor = torch.ops.nmn.yat_conv(
             *self._operands(x),
             self.epsilon,

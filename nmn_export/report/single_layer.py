@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import onnx
+import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 from onnx import helper
@@ -69,18 +70,20 @@ def one_node_model(model: onnx.ModelProto, node: onnx.NodeProto, x: Tensor) -> o
 
     Args:
         model: Model that holds the node, weights included.
-        node: A ⵟ op whose weights are initializers.
+        node: A ⵟ op whose weights are initializers, or computed from initializers alone.
         x: An input of the op. Its shape becomes that of the input `x` of the returned model.
     """
-    weights = [t for t in model.graph.initializer if t.name in set(node.input[1:])]
-    dtype = weights[0].data_type
+    sources = _sources(model.graph, set(node.input[1:]))
+    needed = {*node.input[1:], *(name for source in sources for name in source.input)}
+    weights = [t for t in model.graph.initializer if t.name in needed]
+    dtype = int(ir.tensor_adapters.from_torch_dtype(x.dtype))
     alone = onnx.NodeProto()
     alone.CopyFrom(node)
     alone.input[0] = LAYER_INPUT
     alone.output[0] = output_names(1)[0]
     output = helper.make_tensor_value_info(alone.output[0], dtype, None)
     graph = helper.make_graph(
-        [alone],
+        [*sources, alone],
         node.name,
         [helper.make_tensor_value_info(LAYER_INPUT, dtype, x.shape)],
         [output],
@@ -92,6 +95,16 @@ def one_node_model(model: onnx.ModelProto, node: onnx.NodeProto, x: Tensor) -> o
         opset_imports=model.opset_import,
         ir_version=model.ir_version,
     )
+
+
+def _sources(graph: onnx.GraphProto, names: set[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that compute values from initializers, in the order of the graph."""
+    wanted, found = set(names), []
+    for node in reversed(graph.node):
+        if wanted & set(node.output):
+            found.append(node)
+            wanted |= set(node.input)
+    return found[::-1]
 
 
 class LayerOp(nn.Module):

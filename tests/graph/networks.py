@@ -76,7 +76,7 @@ def folded(case: DenseCase | ConvCase) -> FoldedYat:
     if isinstance(case, DenseCase):
         return layer.fold()
     return FoldedYatConv(
-        layer,
+        layer.folded_parameters(),
         padder=None,
         strides=case.strides,
         pads=case.pads,

@@ -278,5 +278,8 @@ def test_a_layer_learns_to_tell_edges_apart() -> None:
 
 def test_the_printed_layer_says_its_geometry() -> None:
     assert repr(YatConv1d(4, 6, 3, 2, padding=1, epsilon=0.5)) == (
-        "YatConv1d(4, 6, kernel_size=(3,), stride=(2,), pads=(1, 1), epsilon=0.5)"
+        "YatConv1d(4, 6, kernel_size=(3,), stride=(2,), padding=(1,), epsilon=0.5)"
     )
+    layer = YatConv2d(4, 6, 3, padding="same", groups=2, bias=False, use_alpha=False)
+    plain = repr(nn.Conv2d(4, 6, 3, padding="same", groups=2, bias=False))
+    assert repr(layer) == "Yat" + plain.removesuffix(")") + ", alpha=False, epsilon=1e-05)"

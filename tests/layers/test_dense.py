@@ -264,4 +264,9 @@ def test_two_layers_learn_xor() -> None:
 
 
 def test_the_printed_layer_says_its_sizes() -> None:
-    assert repr(YatDense(IN, OUT, epsilon=0.5)) == "YatDense(6, 5, epsilon=0.5)"
+    assert repr(YatDense(IN, OUT, epsilon=0.5)) == (
+        "YatDense(in_features=6, out_features=5, bias=True, epsilon=0.5)"
+    )
+    shown = repr(YatDense(IN, OUT, constant_bias=2, constant_alpha=True, spherical=True, lazy=True))
+    for option in ("bias=True", "constant_bias=2.0", "constant_alpha=1.41", "spherical", "lazy"):
+        assert option in shown

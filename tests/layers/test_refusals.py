@@ -8,10 +8,10 @@ from nmn_export.errors import NmnExportError
 from nmn_export.layers import YatConv1d, YatConv2d, YatDense
 
 SHARED = [
-    ({"epsilon": 0}, r"epsilon must be a positive finite number; got 0\. Use 1e-5"),
-    ({"epsilon": -1.0}, r"epsilon must be a positive finite number; got -1\.0\."),
-    ({"epsilon": math.nan}, r"epsilon must be a positive finite number; got nan\."),
-    ({"epsilon": math.inf}, r"epsilon must be a positive finite number; got inf\."),
+    ({"epsilon": 0}, r"epsilon must be positive and finite; got 0\. Use 1e-5"),
+    ({"epsilon": -1.0}, r"epsilon must be positive and finite; got -1\.0\."),
+    ({"epsilon": math.nan}, r"epsilon must be positive and finite; got nan\."),
+    ({"epsilon": math.inf}, r"epsilon must be positive and finite; got inf\."),
     ({"drop_rate": 1.0}, r"drop_rate must be in \[0, 1\); got 1\.0\. Use 0 to keep"),
     ({"drop_rate": -0.1}, r"drop_rate must be in \[0, 1\); got -0\.1\."),
     ({"constant_bias": math.nan}, r"constant_bias must be finite; got nan\. Use another"),
@@ -38,11 +38,17 @@ CONV = [
     ({"padding": "full"}, r"padding must be a number, 'same' or 'valid'; got 'full'\. Use one"),
     ({"padding": -1}, r"padding must be at least 0; got -1\. Use a larger one"),
     ({"padding": "same", "stride": 2}, r"padding='same' needs stride 1; got \(2, 2\)\. Pad with"),
-    ({"stride": (1, 2, 3)}, r"YatConv2d takes one number or 2 a size; got \(1, 2, 3\)\. Give one"),
+    (
+        {"stride": (1, 2, 3)},
+        r"stride must be one number, or 2 numbers for YatConv2d; got \(1, 2, 3\)\. Give one",
+    ),
     ({"stride": (1, 0)}, r"stride must be at least 1; got \(1, 0\)\."),
     ({"dilation": 0}, r"dilation must be at least 1; got 0\."),
     ({"kernel_size": 0}, r"kernel_size must be at least 1; got 0\."),
-    ({"kernel_size": (3,)}, r"YatConv2d takes one number or 2 a size; got \(3,\)\."),
+    (
+        {"kernel_size": (3,)},
+        r"kernel_size must be one number, or 2 numbers for YatConv2d; got \(3,\)\.",
+    ),
 ]
 
 
@@ -65,7 +71,7 @@ def test_a_bad_option_of_a_convolution_is_refused(options: dict[str, object], me
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (torch.zeros(4, 7), r"YatDense takes 6 input channels; got 7 in shape \(4, 7\)\. Give it"),
+        (torch.zeros(4, 7), r"YatDense takes 6 input channels; got 7 in shape \(4, 7\)\. Change"),
         (torch.tensor(1.0), r"YatDense takes 6 input channels; got none in shape \(\)\."),
         (
             torch.zeros(4, 6, dtype=torch.int64),
