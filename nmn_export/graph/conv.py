@@ -8,7 +8,7 @@ from onnxscript import opset18 as op
 from onnxscript.values import OnnxFunction, Opset
 
 from nmn_export.graph import schema
-from nmn_export.graph.yat import PIECES, ColumnTerm, Quotient, Scales
+from nmn_export.graph.yat import PIECES, ColumnTerm, OpDefinition, Quotient, Scales
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
 _OPSET = Opset(DOMAIN, VERSION)
@@ -154,10 +154,11 @@ def YatConv(
     return Combine(g, row, ColumnTerm(w_sq, b, quarter, bound), W, quarter, bound, group=group)
 
 
-def choices(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
+def pieces(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
     """Return, by the name of a piece that the body calls, the fastest that suits all nodes."""
     ungrouped = all(node.attributes["group"].as_int() == 1 for node in nodes)
     return {
+        PixelNorm.name: PixelNorm,
         PatchNorm.name: PooledPatchNorm if all(map(_can_pool, nodes)) else PatchNorm,
         Combine.name: CombineUngrouped if ungrouped else Combine,
     }
@@ -197,3 +198,6 @@ def translate(
         group=group,
         **PLUGIN_ATTRIBUTES,
     )
+
+
+DEFINITION = OpDefinition(YatConv, pieces, translate)

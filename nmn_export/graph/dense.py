@@ -8,7 +8,7 @@ from onnxscript import opset18 as op
 from onnxscript.values import OnnxFunction, Opset
 
 from nmn_export.graph import schema
-from nmn_export.graph.yat import PIECES, ColumnTerm, Quotient, Scales
+from nmn_export.graph.yat import PIECES, ColumnTerm, OpDefinition, Quotient, Scales
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
 _OPSET = Opset(DOMAIN, VERSION)
@@ -90,7 +90,7 @@ def YatDense(
     return Unflatten(quotient, X, B) * Unflatten(g, X, B)
 
 
-def choices(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
+def pieces(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
     """Return, by the name of a piece that the body calls, the fastest that suits all nodes."""
     plain = not any(node.attributes["spherical"].as_int() for node in nodes)
     matrices = all((x := node.inputs[0]) and x.shape and len(x.shape) == 2 for node in nodes)
@@ -114,3 +114,6 @@ def translate(
         spherical=int(spherical),
         **PLUGIN_ATTRIBUTES,
     )
+
+
+DEFINITION = OpDefinition(YatDense, pieces, translate)

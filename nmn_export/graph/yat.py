@@ -10,15 +10,35 @@ loads the file. ‖w‖² is that of the scaled weights, the ones the product sa
 are pieces: they are inlined into the bodies of the ops.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
 from onnxscript import FLOAT, script
 from onnxscript import opset18 as op
-from onnxscript.values import Opset
+from onnxscript.values import OnnxFunction, Opset
 
 OPSET = op.version
 """Version of the standard ops that the bodies are written in."""
 
 PIECES = Opset("ai.nmn.pieces", 1)
 """Domain of the pieces; nothing of it is left in a finished function."""
+
+
+@dataclass(frozen=True)
+class OpDefinition:
+    """What one op is in a graph.
+
+    Attributes:
+        body: The function of the op; it calls pieces.
+        pieces: Takes the nodes of a model and returns, by the name that the body calls, the piece
+            that is fastest for all of them.
+        translate: Takes the arguments of the torch op and makes a node, for PyTorch's exporter.
+    """
+
+    body: OnnxFunction
+    pieces: Callable[[Sequence[ir.Node]], dict[str, OnnxFunction]]
+    translate: Callable[..., FLOAT]
 
 
 @script(PIECES, default_opset=op)

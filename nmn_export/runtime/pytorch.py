@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmn_export.errors import NmnExportError
-from nmn_export.graph.capture import output_names
+from nmn_export.graph.names import output_names
 from nmn_export.ops import OPS
 from nmn_export.runtime.arrays import Arrays, to_numpy, to_torch
 
