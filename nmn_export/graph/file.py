@@ -4,7 +4,6 @@ import errno
 import math
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
 from nmn_export.errors import NmnExportError
+from nmn_export.graph.staging import StagingFolder
 from nmn_export.ops import DOMAIN
 
 EXTERNAL_DATA_THRESHOLD = 1_800_000_000
@@ -45,8 +45,7 @@ def staged(path: Path) -> Iterator[Path]:
     _check_replaceable(path)
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
     try:
-        # A file's name may be as long as names can be, so the folder's does not contain it.
-        folder = tempfile.TemporaryDirectory(prefix=".nmn-", dir=target.parent)
+        folder = StagingFolder(target.parent)
     except OSError as error:
         raise NmnExportError(
             "The output folder must exist and be writable",
@@ -54,10 +53,10 @@ def staged(path: Path) -> Iterator[Path]:
             fix="Create it or choose another.",
         ) from error
     try:
-        with folder as name:
-            staging = Path(name) / target.name
+        with folder as files:
+            staging = files / target.name
             yield staging
-            for file in sorted(Path(name).iterdir(), key=lambda f: f == staging):
+            for file in sorted(files.iterdir(), key=lambda f: f == staging):
                 file.replace(target.parent / file.name)
     except OSError as error:
         if error.errno not in _FULL:

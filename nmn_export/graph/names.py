@@ -93,13 +93,16 @@ def name_values(model: ir.Model) -> None:
 
 
 def name_body(body: ir.Function) -> None:
-    """Name the values of a function, and its nodes `function/value` after what they compute."""
+    """Name the values of a function, and its nodes after what they compute: `conv/quarter`.
+
+    TensorRT puts the name of the ⵟ node before that of a node in its body.
+    """
     nodes = list(body)
     interface = {*body.inputs, *body.outputs}
     values = [v for node in nodes for v in node.outputs if v not in interface]
     _rename(values, unique([_body_name(value) for value in values], {*map(_name, interface)}))
     for node in nodes:
-        node.name = f"{body.name}/{node.outputs[0].name}"
+        node.name = f"{body.name.removeprefix('Yat').lower()}/{node.outputs[0].name}"
 
 
 def values_of(graph: ir.Graph) -> list[ir.Value]:
