@@ -1,4 +1,4 @@
-"""The definition of each op as a function of the model that uses it."""
+"""The ONNX function of each op: its definition in standard ops, which the file carries."""
 
 from collections.abc import Iterable, Sequence
 
@@ -35,16 +35,16 @@ _CONSTANTS = {
 
 
 def function(name: str, nodes: Sequence[ir.Node], opset: int) -> ir.Function:
-    """Return the body of an op, in the form that is fastest for the nodes of a model.
+    """Return the function of an op, in the variant that is fastest for the nodes of a model.
 
     Args:
         name: The op.
-        nodes: All nodes of it. In the half precisions the body computes in float32 and saturates;
-            in float32 it must not, for that is one more pass over the output.
-        opset: Version of the standard ops, which has to be that of the model.
+        nodes: All nodes of that op. If they are float16 or bfloat16, the body computes in float32
+            and saturates. It does not saturate in float32, which would be one more pass.
+        opset: Version of the standard ops in the model.
     """
     body = _link(name, nodes)
-    # What the bodies use means the same in every opset that the exporter takes.
+    # The ops of the bodies are the same in every opset that the exporter supports.
     body.opset_imports.clear()
     body.opset_imports[""] = opset
     x = nodes[0].inputs[0]
@@ -55,14 +55,14 @@ def function(name: str, nodes: Sequence[ir.Node], opset: int) -> ir.Function:
     name_body(body)
     constants_as_tensors(body)
     for node in body:
-        for value in node.outputs:  # onnxscript takes the annotation FLOAT for a scalar's type
+        for value in node.outputs:  # onnxscript reads the annotation FLOAT as a scalar
             value.type = None
             value.shape = None
     return body
 
 
 def _link(name: str, nodes: Sequence[ir.Node]) -> ir.Function:
-    """Put the pieces into the body that calls them."""
+    """Return the body of an op with the pieces that it calls inlined."""
     definition = DEFINITIONS[name]
     protos = [f.to_function_proto() for f in (definition.body, *_COMMON_PIECES)]
     for called, chosen in definition.pieces(nodes).items():

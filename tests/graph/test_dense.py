@@ -106,7 +106,7 @@ def test_nan_stays_nan_in_its_row(dtype: torch.dtype) -> None:
         assert y[[0, 2, 3]].isfinite().all(), runner.name
 
 
-def test_numbers_whose_squares_of_products_overflow_are_no_trouble() -> None:
+def test_products_whose_squares_overflow_give_the_right_result() -> None:
     x = torch.full((1, 8), 1e12)
     case = DenseCase("huge", batch=(1,), out_features=1, bias="none")
     model = one_node(case)

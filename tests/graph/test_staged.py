@@ -17,7 +17,7 @@ def refusal(path: Path) -> str:
     return message
 
 
-def test_staged_files_take_their_place_when_all_went_well(tmp_path: Path) -> None:
+def test_staged_files_are_moved_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_text("old")
     with staged(path) as staging:
@@ -30,9 +30,7 @@ def test_staged_files_take_their_place_when_all_went_well(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_nothing_is_left_behind_when_something_goes_wrong(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
+def test_nothing_is_left_after_an_error(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "model.onnx"
     path.write_text("old")
 
@@ -58,7 +56,7 @@ def test_a_folder_that_does_not_exist_is_refused_before_any_work(tmp_path: Path)
     )
 
 
-def test_a_folder_in_the_place_of_the_file_is_refused_and_kept(tmp_path: Path) -> None:
+def test_a_folder_at_the_path_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.mkdir()
     with pytest.raises(NmnExportError) as raised, staged(path):
@@ -69,7 +67,7 @@ def test_a_folder_in_the_place_of_the_file_is_refused_and_kept(tmp_path: Path) -
     assert path.is_dir()
 
 
-def test_a_pipe_in_the_place_of_the_file_is_refused_and_kept(tmp_path: Path) -> None:
+def test_a_pipe_at_the_path_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     (tmp_path / "link").symlink_to("pipe")
@@ -81,7 +79,7 @@ def test_a_pipe_in_the_place_of_the_file_is_refused_and_kept(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_link_stays_one_and_its_target_is_written(tmp_path: Path, there: bool) -> None:
+def test_a_link_stays_a_link_and_its_target_is_written(tmp_path: Path, there: bool) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     target, link = folder / "v1.onnx", tmp_path / "model.onnx"
@@ -103,14 +101,14 @@ def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [240, 255])
-def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path, length: int) -> None:
+def test_a_name_may_have_the_maximum_length(tmp_path: Path, length: int) -> None:
     path = tmp_path / ("m" * length)
     with staged(path) as staging:
         staging.write_text("new")
     assert path.read_text() == "new"
 
 
-def test_a_longer_name_is_measured(tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_is_refused_with_its_length(tmp_path: Path) -> None:
     assert refusal(tmp_path / ("ⵟ" * 100)) == (
         "The name of an output file has at most 255 bytes; got 300 bytes (File name too long). "
         "Choose a shorter one."
@@ -135,6 +133,6 @@ def test_a_full_folder_is_one_line_and_nothing_is_left(tmp_path: Path, error: OS
     assert not [*tmp_path.iterdir()]
 
 
-def test_another_error_of_the_system_is_not_taken_for_a_full_folder(tmp_path: Path) -> None:
+def test_another_system_error_is_not_reported_as_a_full_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), staged(tmp_path / "model.onnx"):
         (tmp_path / "none").read_text()
