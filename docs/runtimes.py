@@ -103,7 +103,9 @@ def error(run: Run, subject: str, dtype: torch.dtype, inline: bool) -> float:
         return np.max(abs(y - truth) / (abs(truth) + np.sqrt(np.mean(truth**2))))
 
 
-print("| | with functions | `--inline` | float32 | float16 | float32, near the weights |")
+print(
+    "| on the CPU | with functions | `--inline` | float32 | float16 | float32, near the weights |"
+)
 print("|---|---|---|---|---|---|")
 *networks, near = subjects()
 for name, (package, run) in RUNTIMES.items():

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.capture import OPSETS, capture
 from nmn_export.graph.fold import fold
+from nmn_export.graph.functions import DEFINITIONS
 from nmn_export.layers import YatConv1d, YatConv2d, YatDense
 from nmn_export.models import AetherResNet, BasicBlock
-from nmn_export.ops import DOMAIN
+from nmn_export.ops import DOMAIN, OPS
 from nmn_export.runtime.arrays import to_numpy
 from tests.graph.networks import Sum, assert_valid, output_of, runners
 
@@ -58,6 +59,10 @@ def test_nodes_and_weights_are_named_after_their_modules(
     assert {"conv1/Conv", "layer1.0.lin_conv/Conv", "layer2.0.shortcut/Conv"} <= others
     names = [node.name for node in model.graph.node]
     assert len(set(names)) == len(names)
+
+
+def test_every_op_has_a_definition() -> None:
+    assert set(DEFINITIONS) == set(OPS)
 
 
 def test_a_network_has_one_function_for_each_op_in_use(
