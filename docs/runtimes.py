@@ -1,100 +1,122 @@
-"""Which runtimes execute exported files: python -m docs.runtimes.
+"""Print which runtimes execute an exported file, and how right they are: the table of the README.
 
-Exports one network with functions and inlined, in float32 and float16, runs the files in every
-runtime that is installed, and prints the errors against float64. The inputs of the second row are
-close to the weights. README's table was made with it. OpenVINO is no dependency of the package:
-`pip install openvino` first.
+Needs this package with its extra `cpu`, and the other runtimes
+(`pip install openvino opencv-python-headless tract`). Why one failed is printed to stderr.
 """
 
+import sys
 import tempfile
 from collections.abc import Callable
+from importlib import import_module, metadata
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from nmn_export import export
+import nmn_export
+from nmn_export.graph.file import load
 from nmn_export.graph.fold import fold
-from nmn_export.layers import YatDense
-from nmn_export.report.compare import error
-from nmn_export.runtime.arrays import to_numpy
+from nmn_export.layers import YatConv2d, YatDense
+from nmn_export.models import AetherResNet, BasicBlock
 from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
 from nmn_export.runtime.pytorch import TruthRunner
 
-Run = Callable[[Path, NDArray[np.generic]], NDArray[np.generic]]
+Run = Callable[[Path, np.ndarray], np.ndarray]
 
 
-def onnx_runtime(path: Path, x: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Run a file in ONNX Runtime."""
-    return OnnxRuntimeRunner(path).run({"x": x})["output"]
+def onnx_runtime(file: Path, x: np.ndarray) -> np.ndarray:
+    """Run with this package's own runner."""
+    return OnnxRuntimeRunner(file).run({"x": x})["output"]
 
 
-def onnx_reference(path: Path, x: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Run a file in the evaluator of the onnx package."""
-    return OnnxReferenceRunner(onnx.load(path)).run({"x": x})["output"]
+def onnx_reference(file: Path, x: np.ndarray) -> np.ndarray:
+    """Run with this package's own runner."""
+    return OnnxReferenceRunner(load(file)).run({"x": x})["output"]
 
 
-def openvino(hint: str | None) -> Run:
-    """Return a call of OpenVINO on the CPU, with its default precision or another."""
+def openvino(**options: str) -> Run:
+    """Return what runs a file on the CPU with options of the plugin."""
 
-    def run(path: Path, x: NDArray[np.generic]) -> NDArray[np.generic]:
-        import openvino  # noqa: PLC0415 - not a dependency
-
-        options = {} if hint is None else {"INFERENCE_PRECISION_HINT": hint}
-        compiled = openvino.Core().compile_model(path, "CPU", options)
-        return np.asarray(compiled([x])[0])
+    def run(file: Path, x: np.ndarray) -> np.ndarray:
+        core = import_module("openvino").Core()
+        return core.compile_model(file, "CPU", options)([x])[0]
 
     return run
 
 
-RUNTIMES: dict[str, Run] = {
-    "onnxruntime": onnx_runtime,
-    "onnx reference": onnx_reference,
-    "openvino, default precision": openvino(None),
-    "openvino, INFERENCE_PRECISION_HINT=f32": openvino("f32"),
+def opencv(file: Path, x: np.ndarray) -> np.ndarray:
+    """Run in the module `dnn`."""
+    network = import_module("cv2").dnn.readNetFromONNX(str(file))
+    network.setInput(x)
+    return network.forward()
+
+
+def tract(file: Path, x: np.ndarray) -> np.ndarray:
+    """Run without optimisation options."""
+    model = import_module("tract").onnx().load(str(file)).into_model()
+    return model.into_runnable().run([x])[0].to_numpy()
+
+
+RUNTIMES: dict[str, tuple[str, Run]] = {
+    "ONNX Runtime": ("onnxruntime", onnx_runtime),
+    "onnx reference evaluator": ("onnx", onnx_reference),
+    "OpenVINO": ("openvino", openvino()),
+    "OpenVINO, EXECUTION_MODE_HINT=ACCURACY": (
+        "openvino",
+        openvino(EXECUTION_MODE_HINT="ACCURACY"),
+    ),
+    "OpenCV": ("opencv-python-headless", opencv),
+    "tract": ("tract", tract),
 }
 
 
-def main() -> None:
-    """Print an error, or a reason, for each runtime and file."""
+def subjects() -> dict[str, tuple[nn.Module, torch.Tensor]]:
+    """Return networks with an input, the last one within 1 % of the weights of its layer."""
     torch.manual_seed(0)
-    network = nn.Sequential(YatDense(256, 64, epsilon=1e-3))
-    weight = network[0].weight.detach()[:8]
-    noise = 0.01 * weight.norm(dim=1, keepdim=True) / 16 * torch.randn_like(weight)
-    inputs = {"random": torch.randn(8, 256), "near weights": weight + noise}
-    for dtype in (torch.float32, torch.float16):
-        for kind, x in inputs.items():
-            array = to_numpy(x.to(dtype))
-            truth = TruthRunner(fold(network, dtype)).run({"x": array})["output"]
-            for inline in (False, True):
-                form = "inlined" if inline else "functions"
-                for name, run in RUNTIMES.items():
-                    result = attempt(network, dtype, inline, run, array, truth)
-                    print(f"{dtype}, {kind}, {form}, {name}: {result}")
+    convs = nn.Sequential(YatConv2d(4, 6, 3, padding=1), YatConv2d(6, 6, 3, groups=2))
+    resnet = AetherResNet(BasicBlock, (1, 2), 5, "cifar", widths=(4, 6)).eval()
+    near = YatDense(64, 16)
+    noise = 0.01 * near.weight.detach().std() * torch.randn(16, 64)
+    return {
+        "dense": (nn.Sequential(YatDense(32, 16), YatDense(16, 8)), torch.randn(4, 32)),
+        "convolutions": (convs, torch.randn(2, 4, 9, 9)),
+        "AetherResNet": (resnet, torch.randn(2, 3, 12, 12)),
+        "near the weights": (near, near.weight.detach() + noise),
+    }
 
 
-def attempt(
-    network: nn.Module,
-    dtype: torch.dtype,
-    inline: bool,
-    run: Run,
-    x: NDArray[np.generic],
-    truth: NDArray[np.generic],
-) -> str:
-    """Return the error of a runtime, or why it does not run the file."""
+def error(run: Run, subject: str, dtype: torch.dtype, inline: bool) -> float:
+    """Return the largest |y − t| / (|t| + rms(t)), t being float64 truth; NaN if nothing ran."""
+    model, x = subjects()[subject]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "m.onnx"
-        example = {"x": torch.randn(8, 256)}
-        export(network, example, path, dtype=dtype, inline=inline, check=False)
+        file = Path(folder) / "model.onnx"
+        nmn_export.export(model, {"x": x}, file, dtype=dtype, inline=inline, check=False)
+        array = x.to(dtype).numpy()
+        truth = TruthRunner(fold(model, dtype)).run({"x": array})["output"]
         try:
-            return f"{error(run(path, x), truth):.1e}"
-        except Exception as problem:  # whatever a runtime raises
-            return str(problem).strip().splitlines()[-1][:100]
+            y = np.asarray(run(file, array), np.float64).reshape(truth.shape)
+        except Exception as failure:  # of any kind: the runtimes have no common one
+            print(f"{subject}, {dtype}, inline {inline}: {failure!r:.300}", file=sys.stderr)
+            return np.nan
+        return np.max(abs(y - truth) / (abs(truth) + np.sqrt(np.mean(truth**2))))
 
 
-if __name__ == "__main__":
-    main()
+print(
+    "| on the CPU | with functions | `--inline` | float32 | float16 | float32, near the weights |"
+)
+print("|---|---|---|---|---|---|")
+*networks, near = subjects()
+for name, (package, run) in RUNTIMES.items():
+    plain, inlined, half = (
+        max(error(run, network, dtype, inline) for network in networks)
+        for dtype, inline in (
+            (torch.float32, False),
+            (torch.float32, True),
+            (torch.float16, True),
+        )
+    )
+    runs = ["no" if np.isnan(e) else "yes" for e in (plain, inlined)]
+    errors = [f"{e:.0e}" for e in (inlined, half, error(run, near, torch.float32, True))]
+    print("|", " | ".join([f"{name} {metadata.version(package)}", *runs, *errors]), "|", flush=True)

@@ -19,9 +19,8 @@ from nmn_export.graph.example import (
     parse_example,
     try_call,
 )
-from nmn_export.graph.file import load, save, stamp
+from nmn_export.graph.file import load, save, staged, stamp
 from nmn_export.graph.fold import fold
-from nmn_export.graph.staging import staged
 from nmn_export.report.bench import Benchmark, BenchRequest
 from nmn_export.report.bench_process import measure_apart
 from nmn_export.report.check import check_engine, check_file

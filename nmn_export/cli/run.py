@@ -10,8 +10,7 @@ import typer
 from nmn_export import api
 from nmn_export.cli.arguments import ModelFile, PluginLibrary, Provider, read_npz
 from nmn_export.cli.terminal import err, out
-from nmn_export.graph.file import load
-from nmn_export.graph.staging import staged
+from nmn_export.graph.file import load, staged
 from nmn_export.runtime.inputs import to_dtypes, to_model_dtypes
 from nmn_export.runtime.tensorrt import TensorRtRunner, is_engine
 

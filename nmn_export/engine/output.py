@@ -8,7 +8,7 @@ from nmn_export.engine.plugin_library import PluginLibrary
 from nmn_export.engine.protocol import ENGINE, TIMING_CACHE
 from nmn_export.engine.record import SUFFIXES, EngineRecord, is_engine, record_path
 from nmn_export.errors import NmnExportError
-from nmn_export.graph.staging import staged
+from nmn_export.graph.file import staged
 
 
 def check_output(model: Path, engine: Path, timing_cache: Path | None) -> None:

@@ -1,6 +1,5 @@
 """A PyTorch module becomes an ONNX model of `ai.nmn` ops and standard ones."""
 
-import ast
 import contextlib
 import logging
 import warnings
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from nmn_export.errors import NmnExportError
-from nmn_export.graph import conv, dense
 from nmn_export.graph.arguments import bind
-from nmn_export.graph.functions import function
-from nmn_export.graph.inline import inline_functions, unique_name
+from nmn_export.graph.functions import DEFINITIONS, function
+from nmn_export.graph.inline import inline as inline_functions
 from nmn_export.graph.kernel_bank import share_banks
+from nmn_export.graph.names import name_biases, name_nodes, name_values
 from nmn_export.graph.schema import is_yat
 from nmn_export.ops import DOMAIN, OPS, VERSION
 
@@ -27,14 +26,10 @@ OPSETS = range(18, 24)
 DynamicAxes = Mapping[str, Mapping[int, str]]
 """For each input, the axes that vary at run time and the names of their sizes."""
 
-LAYER_KEY = "nmn_export.layer"
-"""Under which a ⵟ node keeps the path of its layer, which may have several nodes."""
-
 _DTYPES = {"float", "float16", "bfloat16"}
 
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    OPS["YatDense"].torch_op: dense.translate,
-    OPS["YatConv"].torch_op: conv.translate,
+    OPS[name].torch_op: definition.translate for name, definition in DEFINITIONS.items()
 }
 
 
@@ -66,10 +61,10 @@ def capture(
     _check_dynamic_axes(inputs, dynamic_axes)
     program = _trace(model, inputs, dynamic_axes)
     onnx_model = _translate(program, bind(model, inputs).names, dynamic_axes, opset)
-    _name_outputs(onnx_model)
-    _name_nodes(onnx_model)
-    _name_biases(onnx_model)
+    name_nodes(onnx_model)
+    name_biases(onnx_model)
     share_banks(onnx_model)
+    name_values(onnx_model)
     _attach_functions(onnx_model, opset)
     if inline:
         inline_functions(onnx_model)
@@ -207,58 +202,6 @@ def _check_dynamic_axes(inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes)
                     got=f"{sizes[size]} and {shape[axis]} for '{size}'",
                     fix="Name them apart, or make the example's sizes equal.",
                 )
-
-
-def output_names(count: int) -> list[str]:
-    """Return the names of a graph's outputs."""
-    return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
-
-
-def _name_outputs(model: ir.Model) -> None:
-    """Give the outputs their names, and another name to any weight that has one of them."""
-    outputs = model.graph.outputs
-    names = output_names(len(outputs))
-    if clashing := [str(x.name) for x in model.graph.inputs if x.name in names]:
-        raise NmnExportError(
-            f"Inputs must have other names than the outputs of the file: {', '.join(names)}",
-            got=f"an input called {', '.join(clashing)}",
-            fix="Rename that argument of the model's forward.",
-        )
-    values = [value for node in model.graph.all_nodes() for value in node.outputs]
-    values += model.graph.initializers.values()
-    taken = {*names, *(str(value.name) for value in (*values, *model.graph.inputs))}
-    for value in values:
-        if value.name in names:
-            value.name = unique_name(f"{value.name}.value", taken)
-    for value, name in zip(outputs, names, strict=True):
-        value.name = name
-
-
-def _name_nodes(model: ir.Model) -> None:
-    """Name every node by the path of its module; nodes of other ops than ⵟ by their op as well."""
-    taken: set[str] = set()
-    for node in model.graph.all_nodes():
-        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
-        path = scopes[-2] if len(scopes) > 1 else ""
-        base = path if is_yat(node) and path else "/".join(filter(None, (path, node.op_type)))
-        node.name = unique_name(base, taken)
-        # The exporter's own properties hold stack traces, with paths of the machine that exported.
-        node.metadata_props.clear()
-        if is_yat(node) and path:
-            node.metadata_props[LAYER_KEY] = path
-
-
-def _name_biases(model: ir.Model) -> None:
-    """Give every ⵟ op a bias of its own name: PyTorch merges equal ones, and zeros are equal."""
-    for node in filter(is_yat, model.graph.all_nodes()):
-        bias, name = node.inputs[2], f"{node.name}.bias"
-        if bias is None or bias.const_value is None or name in model.graph.initializers:
-            continue
-        own = ir.Value(name=name, type=bias.type, shape=bias.shape, const_value=bias.const_value)
-        model.graph.register_initializer(own)
-        node.replace_input_with(2, own)
-        if bias.name and bias.is_initializer() and not bias.uses():
-            del model.graph.initializers[bias.name]
 
 
 def _attach_functions(model: ir.Model, opset: int) -> None:

@@ -8,7 +8,7 @@ from onnxscript import opset18 as op
 from onnxscript.values import OnnxFunction, Opset
 
 from nmn_export.graph import schema
-from nmn_export.graph.yat import PIECES, ColumnTerm, Quotient, Scales
+from nmn_export.graph.yat import PIECES, ColumnTerm, OpDefinition, Quotient, Scales
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
 _OPSET = Opset(DOMAIN, VERSION)
@@ -18,7 +18,7 @@ _OPSET = Opset(DOMAIN, VERSION)
 def PixelNorm(X: FLOAT, W: FLOAT, scale: FLOAT, group: int) -> FLOAT:
     """Sum the squares over the channels of each pixel, [B, C, *S] to [B, group, *S], times scale.
 
-    As a matrix product, which ONNX Runtime does in one pass and ReduceSumSquare in a slow one.
+    This is a matrix product because ReduceSumSquare is slower in ONNX Runtime.
     """
     zero = op.Constant(value_ints=[0])
     one = op.Constant(value_ints=[1])
@@ -42,9 +42,9 @@ def PatchNorm(
     dilations: Sequence[int],
     group: int,
 ) -> FLOAT:
-    """α/4 ‖patch‖² as [B, group, *S']: a box filter of what each pixel has, one channel a group.
+    """Return α/4 ‖patch‖² as [B, group, *S']: a box filter over the pixel norms of each group.
 
-    A convolution of all channels with ones would do as much work as that of the product itself.
+    A convolution of all channels with ones would cost as much as the product itself.
     """
     pixel_sq = PixelNorm(X, W, quarter, group=group)
     one = op.Constant(value_ints=[1])
@@ -65,9 +65,9 @@ def PooledPatchNorm(
     dilations: Sequence[int],
     group: int,
 ) -> FLOAT:
-    """The same where pooling is defined: without dilation, and with less padding than kernel.
+    """Return the same where pooling is defined: no dilation, and less padding than the kernel.
 
-    ONNX Runtime pads the one channel of a convolution to sixteen and reorders it twice.
+    Pooling is faster: ONNX Runtime pads a convolution's one channel to 16 and reorders it twice.
     """
     taps = op.ReduceProd(op.Shape(W, start=2), keepdims=0)
     pixel_sq = PixelNorm(X, W, quarter * op.Cast(taps, to=FLOAT.dtype), group=group)
@@ -80,9 +80,9 @@ def PooledPatchNorm(
 def Combine(
     g: FLOAT, row: FLOAT, column: FLOAT, W: FLOAT, quarter: FLOAT, bound: FLOAT, group: int
 ) -> FLOAT:
-    """Y from g [B, O, *S'], row [B, group, *S'] and column [O].
+    """Return Y from g [B, O, *S'], row [B, group, *S'] and column [O].
 
-    As [B, group, O/group, S'], one norm a group broadcasts over the outputs of its group.
+    The shape [B, group, O/group, S'] broadcasts the norm of a group over the group's outputs.
     """
     zero = op.Constant(value_ints=[0])
     one = op.Constant(value_ints=[1])
@@ -103,7 +103,7 @@ def Combine(
 def CombineUngrouped(
     g: FLOAT, row: FLOAT, column: FLOAT, W: FLOAT, quarter: FLOAT, bound: FLOAT, group: int
 ) -> FLOAT:
-    """The same if there is one group, whose norm broadcasts as it is."""
+    """Return the same for one group, whose norm broadcasts without a reshape."""
     ones = op.Expand(op.Constant(value_int=1), op.Shape(op.Shape(W, start=2)))
     column = op.Reshape(column, op.Concat(op.Shape(W, end=1), ones, axis=0))
     return Quotient(g, row, column, quarter, bound) * g
@@ -124,7 +124,7 @@ def YatConv(
     plugin_namespace: str = "ai.nmn",
     plugin_version: str = "1",
 ) -> FLOAT:
-    """X [B, C, *S], W [O, C/group, *K], B [O] to [B, O, *S']."""
+    """Compute Y [B, O, *S'] from X [B, C, *S], W [O, C/group, *K] and B [O]."""
     kappa, quarter, bound = Scales(epsilon=epsilon, alpha=alpha)
     w = W * kappa
     b = B * kappa
@@ -132,8 +132,9 @@ def YatConv(
         X,
         w,
         b,
-        # The weight says the same. But TensorRT's parser does not look references to attributes of
-        # a function up: it refuses this one, where it would take all strides and dilations for 1.
+        # ONNX can infer it from the weight. But TensorRT's parser does not resolve attributes of a
+        # function. Without this one it would silently take 1 for all strides and dilations. With
+        # it, the parser refuses the file.
         kernel_shape=kernel_shape,
         strides=strides,
         pads=pads,
@@ -154,17 +155,18 @@ def YatConv(
     return Combine(g, row, ColumnTerm(w_sq, b, quarter, bound), W, quarter, bound, group=group)
 
 
-def choices(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
-    """Return, by the name of a piece that the body calls, the fastest that suits all nodes."""
+def pieces(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
+    """Return the fastest variant of each piece that is right for all nodes, by the piece's name."""
     ungrouped = all(node.attributes["group"].as_int() == 1 for node in nodes)
     return {
+        PixelNorm.name: PixelNorm,
         PatchNorm.name: PooledPatchNorm if all(map(_can_pool, nodes)) else PatchNorm,
         Combine.name: CombineUngrouped if ungrouped else Combine,
     }
 
 
 def _can_pool(node: ir.Node) -> bool:
-    """Tell whether average pooling is defined for the geometry of a node."""
+    """Return whether average pooling is defined for the geometry of a node."""
     kernel, pads, dilations = (
         node.attributes[name].as_ints() for name in ("kernel_shape", "pads", "dilations")
     )
@@ -183,7 +185,7 @@ def translate(
     dilations: Sequence[int],
     group: int,
 ) -> FLOAT:
-    """Turn `nmn::yat_conv` into a YatConv node, for PyTorch's exporter."""
+    """Translate `nmn::yat_conv` to a YatConv node; PyTorch's exporter calls this."""
     return schema.op("YatConv")(
         x,
         weight,
@@ -197,3 +199,6 @@ def translate(
         group=group,
         **PLUGIN_ATTRIBUTES,
     )
+
+
+DEFINITION = OpDefinition(YatConv, pieces, translate)

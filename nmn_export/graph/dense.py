@@ -8,7 +8,7 @@ from onnxscript import opset18 as op
 from onnxscript.values import OnnxFunction, Opset
 
 from nmn_export.graph import schema
-from nmn_export.graph.yat import PIECES, ColumnTerm, Quotient, Scales
+from nmn_export.graph.yat import PIECES, ColumnTerm, OpDefinition, Quotient, Scales
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
 _OPSET = Opset(DOMAIN, VERSION)
@@ -18,13 +18,13 @@ _OPSET = Opset(DOMAIN, VERSION)
 def Operands(
     rows: FLOAT, W: FLOAT, kappa: FLOAT, quarter: FLOAT, spherical: int
 ) -> tuple[FLOAT, FLOAT, FLOAT, FLOAT]:
-    """X [M, K], κW, α/4 ‖x‖² [M, 1] and ‖κw‖² [N], on the sphere or not.
+    """Return X [M, K], κW, α/4 ‖x‖² [M, 1] and ‖κw‖² [N], normalised if the op is spherical.
 
-    On the sphere both norms count as one, those of zero vectors too.
+    A spherical op takes both norms for one, those of zero vectors too.
     """
     one = op.Constant(value_float=1.0)
     guard = op.Constant(value_float=1e-8)
-    last = op.Constant(value_ints=[1])  # -1 has ONNX Runtime reduce nothing of an empty batch
+    last = op.Constant(value_ints=[1])  # with -1, ONNX Runtime does not reduce an empty batch
     on_sphere = op.Cast(op.Constant(value_int=spherical), to=BOOL.dtype)
     w_norm = op.Sqrt(op.ReduceSumSquare(W, last, keepdims=1))
     w = W / op.Where(on_sphere, w_norm + guard, one) * kappa
@@ -39,8 +39,8 @@ def Operands(
 def PlainOperands(
     rows: FLOAT, W: FLOAT, kappa: FLOAT, quarter: FLOAT, spherical: int
 ) -> tuple[FLOAT, FLOAT, FLOAT, FLOAT]:
-    """The same if no node of the model is spherical: X needs no pass then."""
-    last = op.Constant(value_ints=[1])  # -1 has ONNX Runtime reduce nothing of an empty batch
+    """Return the same if no node of the model is spherical. X needs no pass then."""
+    last = op.Constant(value_ints=[1])  # with -1, ONNX Runtime does not reduce an empty batch
     w = W * kappa
     row = op.ReduceSumSquare(rows, last, keepdims=1) * quarter
     return op.Identity(rows), w, row, op.ReduceSumSquare(w, last, keepdims=0)
@@ -48,25 +48,25 @@ def PlainOperands(
 
 @script(PIECES, default_opset=op)
 def Rows(X: FLOAT) -> FLOAT:
-    """[..., K] to [M, K]."""
+    """Reshape [..., K] to [M, K]."""
     return op.Flatten(X, axis=-1)
 
 
 @script(PIECES, default_opset=op)
 def Unflatten(Y: FLOAT, X: FLOAT, B: FLOAT) -> FLOAT:
-    """[M, N] to [..., N]."""
+    """Reshape [M, N] to [..., N]."""
     return op.Reshape(Y, op.Concat(op.Shape(X, end=-1), op.Shape(B), axis=0))
 
 
 @script(PIECES, default_opset=op)
 def MatrixRows(X: FLOAT) -> FLOAT:
-    """`Rows` if every input is a matrix already."""
+    """Replace `Rows` if every input is a matrix already."""
     return op.Identity(X)
 
 
 @script(PIECES, default_opset=op)
 def MatrixUnflatten(Y: FLOAT, X: FLOAT, B: FLOAT) -> FLOAT:
-    """`Unflatten` if every input is a matrix already."""
+    """Replace `Unflatten` if every input is a matrix already."""
     return op.Identity(Y)
 
 
@@ -81,7 +81,7 @@ def YatDense(
     plugin_namespace: str = "ai.nmn",
     plugin_version: str = "1",
 ) -> FLOAT:
-    """X [..., K], W [N, K], B [N] to [..., N]."""
+    """Compute Y [..., N] from X [..., K], W [N, K] and B [N]."""
     kappa, quarter, bound = Scales(epsilon=epsilon, alpha=alpha)
     b = B * kappa
     x, w, row, w_sq = Operands(Rows(X), W, kappa, quarter, spherical=spherical)
@@ -90,8 +90,8 @@ def YatDense(
     return Unflatten(quotient, X, B) * Unflatten(g, X, B)
 
 
-def choices(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
-    """Return, by the name of a piece that the body calls, the fastest that suits all nodes."""
+def pieces(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
+    """Return the fastest variant of each piece that is right for all nodes, by the piece's name."""
     plain = not any(node.attributes["spherical"].as_int() for node in nodes)
     matrices = all((x := node.inputs[0]) and x.shape and len(x.shape) == 2 for node in nodes)
     return {
@@ -104,7 +104,7 @@ def choices(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
 def translate(
     x: FLOAT, weight: FLOAT, bias: FLOAT | None, epsilon: float, alpha: float, spherical: bool
 ) -> FLOAT:
-    """Turn `nmn::yat_dense` into a YatDense node, for PyTorch's exporter."""
+    """Translate `nmn::yat_dense` to a YatDense node; PyTorch's exporter calls this."""
     return schema.op("YatDense")(
         x,
         weight,
@@ -114,3 +114,6 @@ def translate(
         spherical=int(spherical),
         **PLUGIN_ATTRIBUTES,
     )
+
+
+DEFINITION = OpDefinition(YatDense, pieces, translate)

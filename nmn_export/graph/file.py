@@ -1,7 +1,11 @@
-"""ONNX files: written with their metadata, and read only if they are ours and complete."""
+"""ONNX files: written completely or not at all, read only if this package wrote them."""
 
+import errno
 import math
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -10,23 +14,95 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
 from nmn_export.errors import NmnExportError
+from nmn_export.graph.staging import StagingFolder
 from nmn_export.ops import DOMAIN
 
 EXTERNAL_DATA_THRESHOLD = 1_800_000_000
-"""Bytes of weights above which they go to a file of their own; protobuf itself stops at 2 GB."""
+"""Size of the weights, in bytes, above which they go to a second file. Protobuf's limit is 2 GB."""
 
 METADATA_PREFIX = "nmn_export."
-"""Of the keys under which a file says where it comes from."""
+"""Prefix of the metadata keys that record the origin of a file."""
 
 EXAMPLE_SHAPES = METADATA_PREFIX + "example_shapes"
-"""Metadata key of the shapes that the model was exported with: sizes it is known to take."""
+"""Metadata key of the input shapes at export, which are known to work."""
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}
+"""Error numbers of a write to a full disk. NumPy raises an OSError without a number."""
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to. If no error occurs, the file is then renamed to `path`.
+
+    Other files in the same folder, such as the model's external data, are moved beside `path`
+    before it. If `path` is a link, the files go to the folder of its target, and the link stays.
+
+    Raises:
+        NmnExportError: The folder of `path` does not exist, is not writable or is full, or `path`
+            is not a regular file.
+    """
+    _check_replaceable(path)
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    try:
+        folder = StagingFolder(target.parent)
+    except OSError as error:
+        raise NmnExportError(
+            "The output folder must exist and be writable",
+            got=f"'{target.parent}' ({error.strerror})",
+            fix="Create it or choose another.",
+        ) from error
+    try:
+        with folder as files:
+            staging = files / target.name
+            yield staging
+            for file in sorted(files.iterdir(), key=lambda f: f == staging):
+                file.replace(target.parent / file.name)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise NmnExportError(
+            "The output folder must have room for the file",
+            got=f"'{target.parent}' ({error.strerror or error})",
+            fix="Make room, or choose another.",
+        ) from error
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse a path that is not a regular file. Renaming would destroy a device, for instance."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise NmnExportError(
+                "The name of an output file has at most 255 bytes",
+                got=f"{len(os.fsencode(path.name))} bytes ({error.strerror})",
+                fix="Choose a shorter one.",
+            ) from error
+        if error.errno == errno.ELOOP:
+            raise NmnExportError(
+                "The output must be a file",
+                got=f"'{path}' ({error.strerror})",
+                fix="Name a file that is not a link to itself.",
+            ) from error
+        return  # nothing is there, or the staging folder reports the error
+    if stat.S_ISDIR(mode):
+        raise NmnExportError(
+            "The output must be a file", got=f"the folder '{path}'", fix="Name a file in it."
+        )
+    if not stat.S_ISREG(mode):
+        raise NmnExportError(
+            "The output must be a file",
+            got=f"the device, pipe or socket '{path}'",
+            fix="Name a regular file.",
+        )
 
 
 def save(model: ir.Model, path: Path) -> None:
-    """Write a model to `path`, and its weights to `path`.data if they are too large for it.
+    """Write a model to `path`, and its weights to `<path>.data` if they are too large for one file.
 
     Raises:
-        onnx.checker.ValidationError: The model is not valid ONNX: a defect of ours.
+        onnx.checker.ValidationError: The model is not valid ONNX.
     """
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value)
     external = f"{path.name}.data" if weights > EXTERNAL_DATA_THRESHOLD else None
@@ -35,11 +111,11 @@ def save(model: ir.Model, path: Path) -> None:
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """Read a file of ours, external data included.
+    """Read a file that this package wrote, including its external data.
 
     Raises:
-        NmnExportError: The file is missing, not ONNX, not ours, or its external data is missing,
-            too short or outside the file's folder.
+        NmnExportError: The file is missing, not ONNX or from elsewhere, or its external data is
+            missing, too short or outside the file's folder.
     """
     if not path.is_file():
         raise NmnExportError(
@@ -59,7 +135,7 @@ def load(path: Path) -> onnx.ModelProto:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (onnx.checker.ValidationError, ValueError, OSError) as error:
         raise NmnExportError(
-            "External data must be what ONNX allows",
+            "External data must follow the rules of ONNX",
             got=str(error),
             fix="Do not load this file unless you trust its author; export it again.",
         ) from error
@@ -67,7 +143,7 @@ def load(path: Path) -> onnx.ModelProto:
 
 
 def stamp(file: Path, entries: Mapping[str, str]) -> None:
-    """Write where a file comes from into it; its external data stays where it is."""
+    """Add metadata on the origin of a file. Its external data is not rewritten."""
     model = onnx.load(file, load_external_data=False)
     for key, value in entries.items():
         model.metadata_props.add(key=METADATA_PREFIX + key, value=value)
@@ -104,14 +180,14 @@ def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
         offset, length = entries.get("offset", "0"), entries.get("length", str(needed))
         if not offset.isdecimal() or length != str(needed):
             raise NmnExportError(
-                "External data must have a place of the size of its tensor",
+                "The offset and length of external data must match its tensor",
                 got=f"offset {offset} and length {length} for {needed} bytes of '{tensor.name}'",
                 fix="The file is damaged; export it again.",
             )
         end = int(offset) + needed
         if file.stat().st_size < end:
             raise NmnExportError(
-                "External data must be as long as the model says",
+                "External data must be as long as the model requires",
                 got=f"{file.stat().st_size} bytes in '{location}', {end} needed",
                 fix="Copy it again; the last copy was cut off.",
             )

@@ -1,6 +1,6 @@
-"""The definition of each op as a function of the model that uses it."""
+"""The ONNX function of each op: its definition in standard ops, which the file carries."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 import torch
@@ -13,28 +13,38 @@ from onnx_ir.passes.common import (
 )
 
 from nmn_export.graph import conv, dense, yat
-from nmn_export.graph.inline import write_constants_as_tensors
+from nmn_export.graph.names import name_body
 
-_BODIES = {"YatDense": dense.YatDense, "YatConv": conv.YatConv}
-_CHOICES = {"YatDense": dense.choices, "YatConv": conv.choices}
-_PIECES = (yat.Scales, yat.ColumnTerm, yat.Quotient, conv.PixelNorm)
+DEFINITIONS = {op.body.name: op for op in (dense.DEFINITION, conv.DEFINITION)}
+"""What each op is in a graph, by its ONNX name."""
+
+_COMMON_PIECES = (yat.Scales, yat.ColumnTerm, yat.Quotient)
+
 _LARGEST = {
     ir.DataType.FLOAT16: torch.finfo(torch.float16).max,
     ir.DataType.BFLOAT16: torch.finfo(torch.bfloat16).max,
 }
 
+_CONSTANTS = {
+    "value_float": ir.DataType.FLOAT,
+    "value_floats": ir.DataType.FLOAT,
+    "value_int": ir.DataType.INT64,
+    "value_ints": ir.DataType.INT64,
+}
+"""Forms of a constant's value other than a tensor, as their attributes are called."""
+
 
 def function(name: str, nodes: Sequence[ir.Node], opset: int) -> ir.Function:
-    """Return the body of an op, in the form that is fastest for the nodes of a model.
+    """Return the function of an op, in the variant that is fastest for the nodes of a model.
 
     Args:
         name: The op.
-        nodes: All nodes of it. In the half precisions the body computes in float32 and saturates;
-            in float32 it must not, for that is one more pass over the output.
-        opset: Version of the standard ops, which has to be that of the model.
+        nodes: All nodes of that op. If they are float16 or bfloat16, the body computes in float32
+            and saturates. It does not saturate in float32, which would be one more pass.
+        opset: Version of the standard ops in the model.
     """
     body = _link(name, nodes)
-    # What the bodies use means the same in every opset that the exporter takes.
+    # The ops of the bodies are the same in every opset that the exporter supports.
     body.opset_imports.clear()
     body.opset_imports[""] = opset
     x = nodes[0].inputs[0]
@@ -42,19 +52,20 @@ def function(name: str, nodes: Sequence[ir.Node], opset: int) -> ir.Function:
     if x.dtype in _LARGEST:
         _compute_in_float32(body, x.dtype)
     body.outputs[0].name = "Y"
-    write_constants_as_tensors(body)
+    name_body(body)
+    constants_as_tensors(body)
     for node in body:
-        node.name = node.outputs[0].name
-        for value in node.outputs:  # onnxscript takes the annotation FLOAT for a scalar's type
+        for value in node.outputs:  # onnxscript reads the annotation FLOAT as a scalar
             value.type = None
             value.shape = None
     return body
 
 
 def _link(name: str, nodes: Sequence[ir.Node]) -> ir.Function:
-    """Put the pieces into the body that calls them."""
-    protos = [f.to_function_proto() for f in (_BODIES[name], *_PIECES)]
-    for called, chosen in _CHOICES[name](nodes).items():
+    """Return the body of an op with the pieces that it calls inlined."""
+    definition = DEFINITIONS[name]
+    protos = [f.to_function_proto() for f in (definition.body, *_COMMON_PIECES)]
+    for called, chosen in definition.pieces(nodes).items():
         protos.append(chosen.to_function_proto())
         protos[-1].name = called
     model = ir.Model(
@@ -74,20 +85,34 @@ def _link(name: str, nodes: Sequence[ir.Node]) -> ir.Function:
 def _compute_in_float32(body: ir.Function, dtype: ir.DataType) -> None:
     """Cast the inputs up; saturate and cast the output down."""
     for tensor in body.inputs:
-        cast = ir.node("Cast", [tensor], {"to": ir.DataType.FLOAT}, name=f"widen_{tensor.name}")
+        cast = ir.node("Cast", [tensor], {"to": ir.DataType.FLOAT})
         tensor.replace_all_uses_with(cast.outputs[0])
         cast.replace_input_with(0, tensor)
         cast.outputs[0].name = f"{tensor.name}_float32"
         body.graph.insert_before(body.graph[0], cast)
     limit = _LARGEST[dtype]
-    wide = body.outputs[0]
-    bounds = [
-        ir.node("Constant", [], {"value_float": value}, name=name)
-        for name, value in (("smallest", -limit), ("largest", limit))
-    ]
-    clip = ir.node("Clip", [wide, *(b.outputs[0] for b in bounds)], name="saturate")
-    narrow = ir.node("Cast", [clip.outputs[0]], {"to": dtype}, name="narrow")
-    for node in (*bounds, clip, narrow):
-        node.outputs[0].name = f"{node.name}_output"
-        body.append(node)
+    smallest = ir.node("Constant", [], {"value_float": -limit})
+    largest = ir.node("Constant", [], {"value_float": limit})
+    smallest.outputs[0].name, largest.outputs[0].name = "smallest", "largest"
+    saturate = ir.node("Clip", [*body.outputs, *smallest.outputs, *largest.outputs])
+    saturate.outputs[0].name = "saturated"
+    narrow = ir.node("Cast", saturate.outputs, {"to": dtype})
+    body.extend([smallest, largest, saturate, narrow])
     body.outputs[0] = narrow.outputs[0]
+
+
+def constants_as_tensors(nodes: Iterable[ir.Node]) -> None:
+    """Write the value of every constant as a tensor, the one form that all readers know.
+
+    A constant that is an attribute of its function has no value yet and keeps its form.
+    """
+    for node in nodes:
+        if node.op_type != "Constant" or node.domain:
+            continue
+        (attribute,) = node.attributes.values()
+        dtype = _CONSTANTS.get(attribute.name)
+        if dtype is not None and not attribute.is_ref():
+            node.attributes.clear()
+            node.attributes["value"] = ir.AttrTensor(
+                "value", ir.tensor(attribute.value, dtype=dtype, name=node.outputs[0].name)
+            )

@@ -1,4 +1,4 @@
-"""ONNX schemas of the ops, made from their contracts."""
+"""The ONNX schemas of the ops, built from their specifications."""
 
 import onnx
 import onnx_ir as ir
@@ -17,7 +17,7 @@ _ATTRIBUTE_TYPES = {
 
 
 def schema(spec: OpSpec) -> OpSchema:
-    """Return the schema of an op: one type for all its tensors, its attributes and the plugin's."""
+    """Return the schema of an op. All its tensors have one type."""
     parameters = [
         OpSchema.FormalParameter(name, "T", f"of shape {shape}")
         for name, shape in spec.inputs.items()
@@ -45,19 +45,19 @@ def schema(spec: OpSpec) -> OpSchema:
 def op(name: str) -> Op:
     """Return the op for use in a translation from torch.
 
-    PyTorch's exporter needs the schema of an op to emit a node of it. It is passed with the op
-    and not registered with ONNX, whose registry is the whole process's.
+    PyTorch's exporter needs the op's schema to make a node. The schema is passed with the op. It
+    is not registered with ONNX, because the registry belongs to the whole process.
     """
     return Op(Opset(DOMAIN, VERSION), name, op_schema=schema(OPS[name]))
 
 
 def is_yat(node: ir.Node) -> bool:
-    """Tell whether a node is one of the ops."""
+    """Return whether a node is a ⵟ op."""
     return node.domain == DOMAIN and node.op_type in OPS
 
 
 def bias_or_zero(weight: FLOAT, bias: FLOAT | None) -> FLOAT:
-    """Return the bias input of a node, [N], whose torch op may have [N], [1] or none."""
+    """Return the bias of a node, of shape [N], from that of the torch op: [N], [1] or none."""
     if bias is None:
         zeros = opset18.Expand(0.0, opset18.Shape(weight, start=0, end=1))
         return opset18.CastLike(zeros, weight)

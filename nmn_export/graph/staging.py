@@ -1,140 +1,116 @@
-"""Output files that are written completely or not at all."""
+"""A folder for files that are not finished yet. One that a killed run left is removed by the next.
+
+A run holds a lock in its folder, which the system releases when the process ends, however it ends.
+"""
 
 import contextlib
-import errno
 import fcntl
 import os
-import re
+import platform
 import shutil
-import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
+from types import TracebackType
 
-from nmn_export.errors import NmnExportError
+_PREFIX = ".nmn-"
+_LOCK = ".nmn-lock"
+_FILES = "files"
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}
-"""Errors of a write that finds no space; NumPy's error has no number."""
-
-
-_STAGING_PREFIX = ".nmn-export-"
-"""Prefix of the folders beside an output in which it is written."""
-
-_STAGING_FOLDER = re.compile(re.escape(_STAGING_PREFIX) + "[a-z0-9_]{8}")
-"""Names that `tempfile` makes with this prefix; no other folder is ever removed."""
+_DAY = 24 * 3600
+"""Seconds after which the folder of another machine counts as abandoned."""
 
 
-@contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, and move what was written to `path` if no error was raised.
+class StagingFolder:
+    """An empty folder, removed with its contents at the end of a `with` block.
 
-    Files whose names begin with that of `path` are moved along with it, before `path` itself. If
-    `path` is a link, they go to the folder that it points to, and it stays a link. Folders that
-    killed processes left there are removed.
+    Args:
+        parent: Folder that holds it. Staging folders that killed runs left there are removed.
 
     Raises:
-        NmnExportError: The folder of `path` does not exist, cannot be written to or is full, or
-            `path` is not a file.
+        OSError: `parent` does not exist or cannot be written to.
     """
-    _check_replaceable(path)
-    target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    _remove_stale_folders(target.parent)
-    with _disk_errors(target.parent), _staging_folder(target.parent) as folder:
-        staging = folder / target.name
-        yield staging
-        for file in sorted(folder.iterdir(), key=lambda f: f == staging):
-            file.replace(target.parent / file.name)
 
+    def __init__(self, parent: Path) -> None:
+        with contextlib.suppress(OSError):  # mkdtemp reports what is wrong with the parent
+            _remove_abandoned(parent)
+        while not self._claim(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))):
+            pass
 
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
+    def _claim(self, folder: Path) -> bool:
+        """Lock a new folder; fail if another run has removed it before it was locked."""
+        try:
+            self._lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileNotFoundError:
+            return False
+        self._folder = folder
+        try:
+            with contextlib.suppress(OSError):  # without locks, no other run removes the folder
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+            os.write(self._lock, _host())
+            if not os.fstat(self._lock).st_nlink:
+                os.close(self._lock)
+                return False
+            (folder / _FILES).mkdir()
+        except BaseException:
+            self.__exit__(None, None, None)
             raise
-        raise NmnExportError(
-            "The output folder must have room for the file",
-            got=f"'{folder}' ({error.strerror or error})",
-            fix="Free some space, or choose another folder.",
-        ) from error
+        return True
+
+    def __enter__(self) -> Path:
+        return self._folder / _FILES
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _remove(self._folder)
+        os.close(self._lock)
 
 
-@contextmanager
-def _staging_folder(parent: Path) -> Iterator[Path]:
-    """Yield a new folder in `parent`, locked while this process lives, and remove it at the end."""
-    try:
-        folder, descriptor = _locked_folder(parent)
-    except OSError as error:
-        raise NmnExportError(
-            "The output folder must exist and be writable",
-            got=f"'{parent}' ({error.strerror})",
-            fix="Create it or choose another.",
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(descriptor)
+def _host() -> bytes:
+    return platform.node().encode()
 
 
-def _locked_folder(parent: Path) -> tuple[Path, int]:
-    """Make a folder and return it with the descriptor that holds its lock."""
-    while True:
-        # A file's name may be as long as names can be, so the folder's does not contain it.
-        folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
-        # Until it is locked, another process may take the folder for a stale one and remove it.
-        with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(folder, os.O_RDONLY)
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink:
-                return folder, descriptor
-            os.close(descriptor)
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the staging folders of runs that have ended."""
+    with os.scandir(parent) as entries:
+        folders = [
+            Path(entry.path)
+            for entry in entries
+            if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False)
+        ]
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            try:
+                lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                folder.rmdir()  # which only removes an empty folder
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_abandoned(lock):
+                    _remove(folder)
+            finally:
+                os.close(lock)
 
 
-def _remove_stale_folders(parent: Path) -> None:
-    """Remove the folders of processes that were killed. The kernel has released their locks."""
-    for folder in filter(lambda f: _STAGING_FOLDER.fullmatch(f.name), parent.glob(".*")):
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue  # not a folder, already removed, or not ours to read
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            pass  # in use, or on a file system without locks
-        finally:
-            os.close(descriptor)
+def _is_abandoned(lock: int) -> bool:
+    """Decide whether a lock that could be taken proves that its run has ended.
+
+    On a network file system, a machine may not see the locks of the others. So the folder of
+    another machine has to be old as well.
+    """
+    age = time.time() - os.fstat(lock).st_mtime
+    return os.read(lock, 1024) in {b"", _host()} or age > _DAY
 
 
-def _check_replaceable(path: Path) -> None:
-    """Refuse what is not a file: a device, for instance, would be gone."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise NmnExportError(
-                "The name of an output file has at most 255 bytes",
-                got=f"{len(os.fsencode(path.name))} bytes ({error.strerror})",
-                fix="Choose a shorter one.",
-            ) from error
-        if error.errno == errno.ELOOP:
-            raise NmnExportError(
-                "The output must be a file",
-                got=f"'{path}' ({error.strerror})",
-                fix="Name a file that is not a link to itself.",
-            ) from error
-        return  # there is nothing, or the folder will say what is wrong
-    if stat.S_ISDIR(mode):
-        raise NmnExportError(
-            "The output must be a file", got=f"the folder '{path}'", fix="Name a file in it."
-        )
-    if not stat.S_ISREG(mode):
-        raise NmnExportError(
-            "The output must be a file",
-            got=f"the device, pipe or socket '{path}'",
-            fix="Name a file; it is put in place as a whole.",
-        )
+def _remove(folder: Path) -> None:
+    """Remove what a run puts into its folder, the lock last, and the folder if it is empty then."""
+    shutil.rmtree(folder / _FILES, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        if not (folder / _FILES).exists():
+            (folder / _LOCK).unlink(missing_ok=True)
+            folder.rmdir()

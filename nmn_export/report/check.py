@@ -7,7 +7,7 @@ import onnx
 from torch import nn
 
 from nmn_export.errors import NmnExportError
-from nmn_export.graph.capture import LAYER_KEY
+from nmn_export.graph.names import LAYER_KEY
 from nmn_export.layers.folded import FoldedYat
 from nmn_export.ops import DOMAIN
 from nmn_export.report.compare import Comparison, compare

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from onnx import helper
 from torch import Tensor, nn
 
-from nmn_export.graph.capture import output_names
+from nmn_export.graph.names import output_names
 from nmn_export.layers.folded import FoldedYat, FoldedYatConv
 from nmn_export.ops import DOMAIN
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.arguments import bind
-from nmn_export.graph.capture import output_names
+from nmn_export.graph.names import output_names
 from nmn_export.ops import OPS
 from nmn_export.runtime.arrays import Arrays, to_numpy, to_torch
 

@@ -1,4 +1,4 @@
-"""Cases as networks and as ONNX models, and what must hold for every such model."""
+"""Test cases as networks and as ONNX models, and checks of such models."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ _ONNX_TYPES = {
 
 
 class Sum(nn.Module):
-    """Adds what two layers make of two inputs."""
+    """Adds the outputs of two layers, each with its own input."""
 
     def __init__(self, **second: object) -> None:
         super().__init__()
@@ -40,18 +40,18 @@ class Sum(nn.Module):
 
 
 def runners(model: onnx.ModelProto) -> list[Runner]:
-    """Return the model in everything that runs ONNX files on a CPU."""
+    """Return the model in every runtime that runs ONNX files on a CPU."""
     return [OnnxRuntimeRunner(model), OnnxReferenceRunner(model)]
 
 
 def output_of(runner: Runner, **inputs: Tensor) -> Tensor:
-    """Run a model of one output."""
+    """Run a model that has one output, and return it."""
     (y,) = runner.run({name: to_numpy(x) for name, x in inputs.items()}).values()
     return to_torch(y)
 
 
 def layer_of(case: DenseCase | ConvCase) -> YatLayer:
-    """Return a layer with the options and parameters of a case, but for its padding."""
+    """Return a layer with the options and parameters of a case, without padding."""
     _, weight, bias = case.tensors()
     options = {
         "bias": bias is not None,
@@ -71,7 +71,7 @@ def layer_of(case: DenseCase | ConvCase) -> YatLayer:
 
 
 def folded(case: DenseCase | ConvCase) -> FoldedYat:
-    """Return the folded layer of a case, padded as the case says, on one side or on both."""
+    """Return the folded layer of a case with the padding of the case."""
     layer = layer_of(case)
     if isinstance(case, DenseCase):
         return layer.fold()
@@ -98,13 +98,13 @@ def one_node(
     opset: int = 18,
     beside: Sequence[DenseCase | ConvCase] = (),
 ) -> onnx.ModelProto:
-    """Return a model of nothing but the op of a case, every axis of its input dynamic.
+    """Return a model of one node, the op of a case. Every axis of its input is dynamic.
 
     Args:
         case: The case.
         dtype: Of all tensors.
         opset: Version of the standard ops.
-        beside: Cases whose nodes the body has to suit as well.
+        beside: Other cases that the body has to support as well.
     """
     model = _without_body(case, dtype, opset)
     nodes = list(model.graph) + [n for c in beside for n in _without_body(c, dtype, opset).graph]
@@ -144,7 +144,7 @@ def _without_body(case: DenseCase | ConvCase, dtype: torch.dtype, opset: int) ->
 
 
 def assert_valid(model: onnx.ModelProto) -> None:
-    """Fail unless the model passes the full check, and its shapes can be inferred strictly."""
+    """Fail unless the model passes the full check and strict shape inference."""
     onnx.checker.check_model(model, full_check=True)
     inferred = onnx.shape_inference.infer_shapes(
         model, check_type=True, strict_mode=True, data_prop=True
@@ -155,7 +155,7 @@ def assert_valid(model: onnx.ModelProto) -> None:
 
 
 def assert_one_op_with_its_definition(model: onnx.ModelProto, op: str, path: str) -> None:
-    """Fail unless there is one ⵟ node, named after its module, and one function, its body."""
+    """Fail unless there is one ⵟ node, named after its module, and one function for it."""
     (node,) = [node for node in model.graph.node if node.domain]
     assert (node.domain, node.op_type, node.name) == (DOMAIN, op, path)
     assert list(node.input[1:]) == [f"{path}.weight", f"{path}.bias"]

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.capture import OPSETS, capture
 from nmn_export.graph.fold import fold
+from nmn_export.graph.functions import DEFINITIONS
 from nmn_export.layers import YatConv1d, YatConv2d, YatDense
 from nmn_export.models import AetherResNet, BasicBlock
-from nmn_export.ops import DOMAIN
+from nmn_export.ops import DOMAIN, OPS
 from nmn_export.runtime.arrays import to_numpy
 from tests.graph.networks import Sum, assert_valid, output_of, runners
 
@@ -60,6 +61,10 @@ def test_nodes_and_weights_are_named_after_their_modules(
     assert len(set(names)) == len(names)
 
 
+def test_every_op_has_a_definition() -> None:
+    assert set(DEFINITIONS) == set(OPS)
+
+
 def test_a_network_has_one_function_for_each_op_in_use(
     resnet: tuple[AetherResNet, onnx.ModelProto],
 ) -> None:
@@ -76,7 +81,7 @@ def test_a_network_has_one_function_for_each_op_in_use(
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 12, 12), (3, 3, 9, 14), (2, 3, 5, 4)])
-def test_a_network_runs_at_sizes_that_it_was_not_traced_at(
+def test_a_network_runs_at_sizes_other_than_the_traced_ones(
     resnet: tuple[AetherResNet, onnx.ModelProto], shape: tuple[int, ...]
 ) -> None:
     network, model = resnet
@@ -88,7 +93,7 @@ def test_a_network_runs_at_sizes_that_it_was_not_traced_at(
         torch.testing.assert_close(output_of(runner, x=x), expected, rtol=2e-4, atol=1e-5)
 
 
-def test_sizes_have_the_names_they_were_given(
+def test_dynamic_sizes_keep_their_names(
     resnet: tuple[AetherResNet, onnx.ModelProto],
 ) -> None:
     _, model = resnet
@@ -99,7 +104,7 @@ def test_sizes_have_the_names_they_were_given(
     assert (output.name, sizes) == ("output", ["batch", 5])
 
 
-def test_the_file_says_nothing_about_the_machine_that_exported(
+def test_the_file_has_no_paths_of_the_machine_that_exported(
     resnet: tuple[AetherResNet, onnx.ModelProto],
 ) -> None:
     written = resnet[1].SerializeToString()
@@ -144,8 +149,8 @@ def test_the_attributes_of_a_node_are_those_of_the_layer() -> None:
     layer = YatConv2d(4, 6, (3, 2), (2, 1), (1, 2), (1, 3), 2, epsilon=0.25, constant_alpha=True)
     model = to_onnx(nn.Sequential(layer), {"x": torch.randn(2, 4, 9, 9)})
     (node,) = model.graph.node
-    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    assert found == {
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    assert attributes == {
         "epsilon": 0.25,
         "alpha": pytest.approx(math.sqrt(2), rel=1e-7),
         "kernel_shape": [3, 2],
@@ -158,7 +163,7 @@ def test_the_attributes_of_a_node_are_those_of_the_layer() -> None:
     }
 
 
-def test_padding_that_is_not_zeros_is_an_op_of_its_own() -> None:
+def test_nonzero_padding_is_a_separate_op() -> None:
     layer = YatConv1d(2, 3, 3, padding=1, padding_mode="reflect").eval()
     x = torch.randn(2, 2, 7)
     model = to_onnx(layer, {"x": x})
@@ -230,9 +235,9 @@ def test_several_inputs_and_outputs_keep_their_order() -> None:
     assert [i.name for i in model.graph.input] == ["x", "y"]
     assert [o.name for o in model.graph.output] == ["output_0", "output_1"]
     for runner in runners(model):
-        found = runner.run({name: to_numpy(t) for name, t in inputs.items()})
+        results = runner.run({name: to_numpy(t) for name, t in inputs.items()})
         for name, expected in zip(("output_0", "output_1"), network(**inputs), strict=True):
-            torch.testing.assert_close(torch.tensor(found[name]), expected.detach())
+            torch.testing.assert_close(torch.tensor(results[name]), expected.detach())
 
 
 def test_axes_of_one_name_vary_together() -> None:

@@ -36,7 +36,7 @@ def test_the_body_is_near_exact_in_every_runtime(case: ConvCase, dtype: torch.dt
     for beside in (
         (),
         CONV_CASES,
-    ):  # the body that suits this node best, and the one that suits all
+    ):  # the variant for this node, and the one that supports all cases
         model = one_node(case, dtype, beside=beside)
         assert_valid(model)
         for runner in runners(model):

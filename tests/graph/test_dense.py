@@ -30,7 +30,7 @@ def test_the_body_is_near_exact_in_every_runtime(case: DenseCase, dtype: torch.d
     for beside in (
         (),
         DENSE_CASES,
-    ):  # the body that suits this node best, and the one that suits all
+    ):  # the variant for this node, and the one that supports all cases
         model = one_node(case, dtype, beside=beside)
         assert_valid(model)
         for runner in runners(model):
@@ -106,7 +106,7 @@ def test_nan_stays_nan_in_its_row(dtype: torch.dtype) -> None:
         assert y[[0, 2, 3]].isfinite().all(), runner.name
 
 
-def test_numbers_whose_squares_of_products_overflow_are_no_trouble() -> None:
+def test_products_whose_squares_overflow_give_the_right_result() -> None:
     x = torch.full((1, 8), 1e12)
     case = DenseCase("huge", batch=(1,), out_features=1, bias="none")
     model = one_node(case)

@@ -48,7 +48,7 @@ def file(graph: ir.Model, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def large(graph: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model that is too large for one file, were it not for the threshold."""
+    """A model whose weights exceed the threshold, which is lowered for the test."""
     monkeypatch.setattr(nmn_export.graph.file, "EXTERNAL_DATA_THRESHOLD", 1000)
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -65,7 +65,7 @@ def refusal(path: Path) -> str:
 
 
 def relocate(path: Path, **entries: str) -> None:
-    """Rewrite what the model says of where its first external tensor is."""
+    """Change the location, offset or length of the model's first external tensor."""
     model = onnx.load(path, load_external_data=False)
     tensor = next(t for t in model.graph.initializer if t.external_data)
     for entry in tensor.external_data:
@@ -73,16 +73,14 @@ def relocate(path: Path, **entries: str) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def test_a_small_model_is_one_file_that_can_be_read_back(
-    file: Path, network: nn.Module, tmp_path: Path
-) -> None:
+def test_a_small_model_is_one_file(file: Path, network: nn.Module, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in load(file).graph.initializer}
     for name, tensor in network.named_buffers():
         assert np.array_equal(weights[name], tensor.numpy())
 
 
-def test_a_large_model_has_its_weights_in_a_file_beside_it(large: Path, network: nn.Module) -> None:
+def test_a_large_model_has_its_weights_in_a_second_file(large: Path, network: nn.Module) -> None:
     assert sorted(p.name for p in large.parent.iterdir()) == ["model.onnx", "model.onnx.data"]
     bare = onnx.load(large, load_external_data=False)
     assert any(t.external_data for t in bare.graph.initializer)
@@ -91,7 +89,7 @@ def test_a_large_model_has_its_weights_in_a_file_beside_it(large: Path, network:
         assert np.array_equal(weights[name], tensor.numpy())
 
 
-def test_a_large_model_runs_where_it_lies_and_wherever_it_is_moved(
+def test_a_large_model_runs_after_its_folder_is_moved(
     large: Path, network: nn.Module, tmp_path: Path
 ) -> None:
     x = torch.randn(3, SIZES[0])
@@ -108,12 +106,12 @@ def test_missing_external_data_is_named(large: Path) -> None:
     )
 
 
-def test_external_data_that_is_cut_off_is_measured(large: Path) -> None:
+def test_external_data_that_is_cut_off_is_refused_with_its_size(large: Path) -> None:
     data = large.parent / "model.onnx.data"
     size = data.stat().st_size
     os.truncate(data, size - 1)
     assert refusal(large) == (
-        "External data must be as long as the model says; "
+        "External data must be as long as the model requires; "
         f"got {size - 1} bytes in 'model.onnx.data', {size} needed. "
         "Copy it again; the last copy was cut off."
     )
@@ -147,28 +145,28 @@ def test_a_link_to_data_outside_of_the_folder_is_not_followed(large: Path) -> No
     [{"offset": "-8"}, {"offset": "many"}, {"length": "-1"}, {"length": "4"}, {"length": "all"}],
     ids=lambda entries: "-".join(*entries.items()),
 )
-def test_a_place_in_external_data_that_does_not_fit_is_refused(
+def test_a_wrong_offset_or_length_of_external_data_is_refused(
     large: Path, entries: dict[str, str]
 ) -> None:
     relocate(large, **entries)
     ((key, value),) = entries.items()
     message = refusal(large)
-    assert message.startswith("External data must have a place of the size of its tensor; got ")
+    assert message.startswith("The offset and length of external data must match its tensor; got ")
     assert f"{key} {value} " in message
     assert message.endswith("The file is damaged; export it again.")
 
 
 def test_external_data_past_the_end_of_its_file_is_refused(large: Path) -> None:
     relocate(large, offset="1000000")
-    assert refusal(large).startswith("External data must be as long as the model says; got ")
+    assert refusal(large).startswith("External data must be as long as the model requires; got ")
 
 
-def test_external_data_in_a_file_without_a_name_is_refused(large: Path) -> None:
+def test_external_data_without_a_file_name_is_refused(large: Path) -> None:
     relocate(large, location="")
     assert refusal(large).startswith("External data must lie beside the model; got no file ''")
 
 
-def test_external_data_of_a_constant_may_not_leave_the_folder_either(file: Path) -> None:
+def test_external_data_of_a_constant_must_lie_in_the_folder_too(file: Path) -> None:
     model = onnx.load(file)
     tensor = TensorProto(name="stolen", data_type=TensorProto.UINT8, dims=[4])
     tensor.data_location = TensorProto.EXTERNAL
@@ -177,7 +175,7 @@ def test_external_data_of_a_constant_may_not_leave_the_folder_either(file: Path)
     model.graph.node.append(helper.make_node("Constant", [], ["stolen"], value=tensor))
     file.write_bytes(model.SerializeToString())
     message = refusal(file)
-    assert message.startswith("External data must be what ONNX allows; got ")
+    assert message.startswith("External data must follow the rules of ONNX; got ")
     assert "'../secret' points outside the directory" in message
     assert message.endswith("unless you trust its author; export it again.")
 
@@ -193,7 +191,7 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.05, 0.3, 0.5, 0.7, 0.9, 0.99])
-def test_a_file_that_is_cut_off_is_not_ours(file: Path, kept: float) -> None:
+def test_a_file_that_is_cut_off_is_refused(file: Path, kept: float) -> None:
     os.truncate(file, int(kept * file.stat().st_size))
     assert refusal(file) == (
         "The model must be an ONNX file written by nmn-export; got a file that is not ONNX or is "
@@ -206,13 +204,13 @@ def test_a_file_that_is_cut_off_is_not_ours(file: Path, kept: float) -> None:
     [b"", b"import torch\n", b"PK\x03\x04 not a model", bytes(range(256)), b"\n" * 40],
     ids=["empty", "text", "zip", "bytes", "newlines"],
 )
-def test_a_file_of_something_else_is_not_ours(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     assert refusal(path).startswith("The model must be an ONNX file written by nmn-export; got ")
 
 
-def test_an_onnx_file_from_elsewhere_is_not_ours(tmp_path: Path) -> None:
+def test_an_onnx_file_from_elsewhere_is_refused(tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
     model = helper.make_model(
         helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "", [x], [y])

@@ -1,239 +1,174 @@
-import errno
-import fcntl
+"""What runs that were killed leave behind, and that living ones are not disturbed."""
+
 import os
-import stat
 import subprocess
 import sys
-import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from nmn_export.errors import NmnExportError
-from nmn_export.graph.staging import staged
+from nmn_export.graph import staging
+from nmn_export.graph.file import staged
 
+DAY = 24 * 3600
 
-def refusal(path: Path) -> str:
-    with pytest.raises(NmnExportError) as raised, staged(path):
-        pytest.fail("the body ran")
-    message = str(raised.value)
-    assert "\n" not in message
-    return message
-
-
-def test_staged_files_take_their_place_when_all_went_well(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_text("old")
-    with staged(path) as staging:
-        staging.write_text("new")
-        staging.with_name(staging.name + ".data").write_text("weights")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert (tmp_path / "model.onnx.data").read_text() == "weights"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_nothing_is_left_behind_when_something_goes_wrong(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_text("old")
-
-    def write_half_of_it() -> None:
-        with staged(path) as staging:
-            staging.write_text("half of the new")
-            staging.with_name(staging.name + ".data").write_text("weights")
-            raise error
-
-    with pytest.raises(error):
-        write_half_of_it()
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
-    assert path.read_text() == "old"
-
-
-def test_a_folder_that_does_not_exist_is_refused_before_any_work(tmp_path: Path) -> None:
-    path = tmp_path / "none" / "model.onnx"
-    with pytest.raises(NmnExportError) as raised, staged(path):
-        pytest.fail("the body ran")
-    assert str(raised.value) == (
-        f"The output folder must exist and be writable; got '{path.parent}' "
-        "(No such file or directory). Create it or choose another."
-    )
-
-
-def test_a_folder_in_the_place_of_the_file_is_refused_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.mkdir()
-    with pytest.raises(NmnExportError) as raised, staged(path):
-        pytest.fail("the body ran")
-    assert str(raised.value) == (
-        f"The output must be a file; got the folder '{path}'. Name a file in it."
-    )
-    assert path.is_dir()
-
-
-def test_a_pipe_in_the_place_of_the_file_is_refused_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    (tmp_path / "link").symlink_to("pipe")
-    for name in ("pipe", "link"):
-        assert refusal(tmp_path / name).startswith(
-            f"The output must be a file; got the device, pipe or socket '{tmp_path / name}'. "
-        )
-    assert stat.S_ISFIFO(path.lstat().st_mode)
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_a_link_stays_one_and_its_target_is_written(tmp_path: Path, there: bool) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    target, link = folder / "v1.onnx", tmp_path / "model.onnx"
-    link.symlink_to("folder/v1.onnx")
-    if there:
-        target.write_text("old")
-    with staged(link) as staging:
-        staging.write_text("new")
-        staging.with_name(staging.name + ".data").write_text("weights")
-    assert link.is_symlink()
-    assert target.read_text() == "new"
-    assert sorted(p.name for p in folder.iterdir()) == ["v1.onnx", "v1.onnx.data"]
-
-
-def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a").symlink_to("b")
-    (tmp_path / "b").symlink_to("a")
-    assert refusal(tmp_path / "a").startswith("The output must be a file; got '")
-
-
-@pytest.mark.parametrize("length", [240, 255])
-def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path, length: int) -> None:
-    path = tmp_path / ("m" * length)
-    with staged(path) as staging:
-        staging.write_text("new")
-    assert path.read_text() == "new"
-
-
-def test_a_longer_name_is_measured(tmp_path: Path) -> None:
-    assert refusal(tmp_path / ("ⵟ" * 100)) == (
-        "The name of an output file has at most 255 bytes; got 300 bytes (File name too long). "
-        "Choose a shorter one."
-    )
-
-
-@pytest.mark.parametrize(
-    "error",
-    [OSError(errno.ENOSPC, "No space left on device"), OSError("9 requested and 4 written")],
-    ids=["system", "numpy"],
-)
-def test_a_full_folder_is_one_line_and_nothing_is_left(tmp_path: Path, error: OSError) -> None:
-    path = tmp_path / "model.onnx"
-
-    def fill() -> None:
-        with staged(path) as staging:
-            staging.write_text("half")
-            raise error
-
-    with pytest.raises(NmnExportError, match=r"^The output folder must have room for the file; "):
-        fill()
-    assert not [*tmp_path.iterdir()]
-
-
-def test_another_error_of_the_system_is_not_taken_for_a_full_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), staged(tmp_path / "model.onnx"):
-        (tmp_path / "none").read_text()
-
-
-HOLD = """
-import sys, time
+EXPORTS = """
+import os, signal, sys, time
 from pathlib import Path
-from nmn_export.graph.staging import staged
+import torch
+from nmn_export import export
+from nmn_export.layers import YatDense
 
-with staged(Path(sys.argv[1])) as staging:
-    staging.write_text("half of it")
-    print("writing", flush=True)
-    time.sleep(60)
+torch.set_num_threads(1)
+folder, action = Path(sys.argv[1]), sys.argv[2]
+layer, x = YatDense(4, 3), torch.randn(2, 4)
+
+def start(name):
+    child = os.fork()
+    if not child:
+        try:
+            for _ in range(3):
+                export(layer, x, folder / name)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return child
+
+if action == "killed":
+    for delay in (0, 0.001, 0.01, 0.03, 0.1, 0.2):
+        before = set(folder.glob(".nmn-*"))
+        child = start("model.onnx")
+        while set(folder.glob(".nmn-*")) <= before:
+            pass
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        print(len(list(folder.glob(".nmn-*"))))
+else:
+    children = [start(name) for name in ("a.onnx", "b.onnx", "c.onnx")]
+    sys.exit(max(os.waitpid(child, 0)[1] != 0 for child in children))
 """
 
 
-def writer(path: Path) -> subprocess.Popen[str]:
-    """Return a process that is in the middle of writing `path`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "writing\n"
-    return process
+def exports(folder: Path, action: str) -> subprocess.CompletedProcess[str]:
+    """Run exports into a folder in processes of their own."""
+    command = [sys.executable, "-c", EXPORTS, str(folder), action]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
 
-def test_what_killed_processes_left_is_removed_and_what_others_write_is_not(tmp_path: Path) -> None:
-    processes = [writer(tmp_path / f"model{i}.onnx") for i in range(3)]
-    try:
-        for process in processes[:2]:
-            process.kill()
-            process.wait()
-        folders = {p.name for p in tmp_path.iterdir()}
-        assert len(folders) == 3
-        with staged(tmp_path / "model.onnx") as staging:
-            staging.write_text("whole")
-        left = {p.name for p in tmp_path.iterdir()} - {"model.onnx"}
-        assert len(left) == 1
-        assert left < folders
-        assert (tmp_path / left.pop() / "model2.onnx").read_text() == "half of it"
-    finally:
-        processes[2].kill()
-        processes[2].wait()
-    with staged(tmp_path / "model.onnx") as staging:
-        staging.write_text("whole")
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+def left_by_a_killed_run(parent: Path, name: str = ".nmn-abcdefgh", host: bytes = b"") -> Path:
+    """Make a staging folder as a run has it, without the lock of a process."""
+    folder = parent / name
+    (folder / "files").mkdir(parents=True)
+    (folder / "files" / "model.onnx").write_text("half")
+    (folder / ".nmn-lock").write_bytes(host)
+    return folder
 
 
-@pytest.mark.parametrize(
-    "name", [".nmn-export-mine", ".nmn-export-abcdefgh1", ".nmn", "nmn-export"]
-)
-def test_no_other_folder_is_ever_removed(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "precious").write_text("kept")
-    with staged(tmp_path / "model.onnx") as staging:
-        staging.write_text("new")
-    assert (tmp_path / name / "precious").read_text() == "kept"
+def write(path: Path) -> None:
+    with staged(path) as file:
+        file.write_text("new")
 
 
-def test_a_link_that_is_named_as_a_stale_folder_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "precious").write_text("kept")
-    (tmp_path / ".nmn-export-abcdefgh").symlink_to(tmp_path / "elsewhere")
-    with staged(tmp_path / "model.onnx") as staging:
-        staging.write_text("new")
-    assert (tmp_path / "elsewhere" / "precious").read_text() == "kept"
+def age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
 
 
-def test_without_locks_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    (tmp_path / ".nmn-export-abcdefgh").mkdir()
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    with staged(tmp_path / "model.onnx") as staging:
-        staging.write_text("new")
-    names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == [".nmn-export-abcdefgh", "model.onnx"]
+def test_what_killed_exports_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    result = exports(tmp_path, "killed")
+    assert result.returncode == 0, result.stderr
+    assert "1" in result.stdout.split(), "no export was killed while it had a folder"
+    write(tmp_path / "other.onnx")
+    assert {path.name for path in tmp_path.iterdir()} <= {"model.onnx", "other.onnx"}
 
 
-def test_a_folder_that_is_removed_before_it_is_locked_is_made_again(
+def test_exports_into_one_folder_at_one_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    result = exports(tmp_path, "together")
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "b.onnx", "c.onnx"]
+
+
+def test_the_folder_of_a_run_that_goes_on_stays(tmp_path: Path) -> None:
+    with staged(tmp_path / "slow.onnx") as slow:
+        slow.write_text("slow")
+        (folder,) = tmp_path.glob(".nmn-*")
+        for path in (folder, folder / ".nmn-lock"):
+            age(path, 2 * DAY)
+        write(tmp_path / "quick.onnx")
+        assert slow.read_text() == "slow"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["quick.onnx", "slow.onnx"]
+
+
+def test_the_folder_of_another_machine_stays_for_a_day(tmp_path: Path) -> None:
+    folder = left_by_a_killed_run(tmp_path, host=b"another machine")
+    write(tmp_path / "model.onnx")
+    assert (folder / "files" / "model.onnx").exists()
+    age(folder / ".nmn-lock", DAY + 60)
+    write(tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_folder_without_a_lock_is_removed_if_it_is_empty(tmp_path: Path) -> None:
+    empty, full = tmp_path / ".nmn-aaaaaaaa", tmp_path / ".nmn-bbbbbbbb"
+    for folder in (empty, full):
+        folder.mkdir()
+    (full / "notes.txt").write_text("mine")
+    write(tmp_path / "model.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".nmn-bbbbbbbb", "model.onnx"]
+    assert (full / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_whose_folder_is_removed_before_it_is_locked_makes_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[str] = []
-    real = tempfile.mkdtemp
+    def made_and_removed(lock: int, operation: int) -> None:
+        (folder,) = tmp_path.glob(".nmn-*")
+        (folder / ".nmn-lock").unlink()
+        folder.rmdir()
+        monkeypatch.undo()
 
-    def removed_the_first_time(**options: object) -> str:
-        made.append(real(**options))
-        if len(made) == 1:
-            Path(made[0]).rmdir()
-        return made[-1]
+    names = iter(["gone", ".nmn-aaaaaaaa"])
 
-    monkeypatch.setattr(tempfile, "mkdtemp", removed_the_first_time)
-    with staged(tmp_path / "model.onnx") as staging:
-        staging.write_text("new")
-    assert len(made) == 2
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    def mkdtemp(prefix: str, dir: Path) -> str:
+        name = next(names)
+        if name != "gone":
+            (dir / name).mkdir()
+        return str(dir / name)
+
+    monkeypatch.setattr(staging.tempfile, "mkdtemp", mkdtemp)
+    monkeypatch.setattr(staging.fcntl, "flock", made_and_removed)
+    write(tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_files_that_are_not_of_a_run_are_never_removed(tmp_path: Path) -> None:
+    host = staging.platform.node().encode()
+    mixed = left_by_a_killed_run(tmp_path, host=host)
+    (mixed / "notes.txt").write_text("mine")
+    elsewhere = left_by_a_killed_run(tmp_path / "elsewhere", host=host)
+    (tmp_path / ".nmn-cccccccc").symlink_to(elsewhere)
+    linked = tmp_path / ".nmn-dddddddd"
+    linked.mkdir()
+    (linked / "files").symlink_to(elsewhere)
+    (linked / ".nmn-lock").symlink_to(elsewhere / ".nmn-lock")
+    (tmp_path / ".nmn-file").write_text("mine")
+    write(tmp_path / "model.onnx")
+    assert (mixed / "notes.txt").read_text() == "mine"
+    assert (tmp_path / ".nmn-file").read_text() == "mine"
+    assert (elsewhere / "files" / "model.onnx").read_text() == "half"
+    assert linked.is_dir()
+
+
+def test_without_locks_files_are_written_and_nothing_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(lock: int, operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(staging.fcntl, "flock", refuse)
+    folder = left_by_a_killed_run(tmp_path, host=staging.platform.node().encode())
+    write(tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").read_text() == "new"
+    assert (folder / "files" / "model.onnx").exists()
