@@ -10,7 +10,8 @@ from nmn_export.errors import NmnExportError
 from nmn_export.kernels.dense import launch as dense
 from nmn_export.kernels.dense.launch import DensePlan, forward, plan_dense, yat_dense
 from nmn_export.kernels.dense.weights import prepare_dense
-from nmn_export.kernels.plan import Device, Tile
+from nmn_export.kernels.device import Device
+from nmn_export.kernels.tile_size import Tile
 from nmn_export.kernels.weights import Float32Precision
 from nmn_export.ops import exact_yat_dense
 from tests import enclosure

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from nmn_export.kernels.ahead_of_time.build import ARCHITECTURES
-from nmn_export.kernels.ahead_of_time.variants import MODES, variants
+from nmn_export.kernels.ahead_of_time.variant import MODES
+from nmn_export.kernels.ahead_of_time.variants import variants
 from nmn_export.kernels.weights import DTYPES
 from tests import enclosure
 from tests.cases import DenseCase, conv_case, dense_case
