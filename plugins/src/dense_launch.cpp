@@ -119,7 +119,8 @@ Kernel const& Dense::choose(
     std::vector<Kernel const*> const& candidates, IoDescription const& io, int32_t processors) const
 {
     DenseProblem const problem(io);
-    // The rule of plan_dense in nmn_export/kernels/dense/launch.py; a test compares the two.
+    // The rule of plan_dense in nmn_export/kernels/dense/launch.py. tests/test_contract.cpp and
+    // tests/kernels/test_dense.py expect the same choices of both.
     auto const rank = [&](Kernel const* kernel)
     {
         bool const fillsDevice = !isSplit(*kernel) && kernel->constant("EVEN") != 0

@@ -1,4 +1,4 @@
-//! What TensorRT may ask of the plugins without a GPU.
+//! Tests of the parts of the plugin interface that need no GPU.
 
 #include "samples.h"
 #include "tests.h"

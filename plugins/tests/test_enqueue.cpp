@@ -1,4 +1,4 @@
-//! Kernels launched through the plugins on device memory, and their results held against bounds.
+//! Tests that run kernels through the plugins and compare the results with bounds.
 
 #include "case.h"
 #include "device.h"
@@ -16,7 +16,7 @@ using nvinfer1::DynamicPluginTensorDesc;
 using nvinfer1::PluginTensorDesc;
 using nvinfer1::TensorFormat;
 
-//! Ready memory for a case, in the formats that the plugin asked for.
+//! Device memory of a case, in the formats that the plugin chose.
 struct Memory
 {
     std::vector<std::unique_ptr<Buffer>> inputs;

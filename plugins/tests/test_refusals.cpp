@@ -1,4 +1,4 @@
-//! What comes of bad requests: one line, and nothing else.
+//! Tests that an invalid request causes an error of one line.
 
 #include "samples.h"
 #include "tests.h"
@@ -35,7 +35,7 @@ void testBadSizes(Library& library, Report& report)
     report.says(library, "of the input's type");
 }
 
-//! Sizes that are known only once there is a profile.
+//! Sizes that are only known with a profile.
 void testBadCalls(Library& library, Report& report)
 {
     Plugin dense = create(library, "YatDense", denseFields());
@@ -126,7 +126,7 @@ void testBadFields(Library& library, Report& report)
     report.check(static_cast<bool>(create(library, "YatDense", Fields())), "defaults");
 }
 
-//! Enqueue where it cannot be: before shapes are set, and without a device.
+//! Enqueue before shapes are set, and without a device.
 void testEnqueueRefusal(Library& library, Report& report)
 {
     Plugin plugin = create(library, "YatDense", denseFields());

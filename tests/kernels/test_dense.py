@@ -176,3 +176,14 @@ def test_plan(shape: tuple[int, int, int], schedule: str) -> None:
     else:
         assert plan.programs == 264
         assert plan.descriptors
+
+
+@pytest.mark.parametrize(
+    ("batch", "variant"),
+    [(1, "split_16x64"), (2048, "grouped"), (1 << 16, "row_stationary")],
+)
+def test_plan_is_that_of_the_plugin(batch: int, variant: str) -> None:
+    # plugins/tests/test_contract.cpp expects the same of the plugin, which assumes 128 SMs.
+    plan = plan_dense(batch, 1024, 512, torch.float16, "ieee", Device(90, processors=128))
+    tile = f"_{plan.tile.m}x{plan.tile.n}" if plan.schedule == "split" else ""
+    assert f"{plan.schedule}{tile}" == variant
