@@ -147,10 +147,10 @@ def attributes_table(ops: dict[str, dict[str, Any]]) -> str:
 
 def type_of(kernel: Kernel) -> str:
     """Return the type of a kernel's input, which is part of its name."""
-    found = re.search(r"_(fp32|fp16|bf16)(_|$)", kernel["name"])
-    if not found:
+    match = re.search(r"_(fp32|fp16|bf16)(_|$)", kernel["name"])
+    if not match:
         raise SystemExit(f"error: {kernel['name']} must contain its type")
-    return TYPES[found[1]]
+    return TYPES[match[1]]
 
 
 def constants(kernel: Kernel) -> str:
@@ -193,13 +193,13 @@ def read(folder: Path, file: str, digest: str) -> Path:
 def images(manifest: dict[str, Any], folder: Path) -> list[tuple[Kernel, Path, bool]]:
     """Return every kernel with the path of its image, and whether that is PTX."""
     kernels = manifest["kernels"]
-    found = [(k, read(folder, k["file"], k["sha256"]), False) for k in kernels]
+    embedded = [(k, read(folder, k["file"], k["sha256"]), False) for k in kernels]
     portable = max((k["capability"] for k in kernels if k["capability"] < 90), default=None)
     for kernel in kernels:
         file = f"ptx/{kernel['name']}.ptx"
         if kernel["capability"] == portable:
-            found.append((kernel, read(folder, file, manifest["ptx"][file]), True))
-    return found
+            embedded.append((kernel, read(folder, file, manifest["ptx"][file]), True))
+    return embedded
 
 
 def assembly(paths: list[Path]) -> str:
@@ -212,16 +212,16 @@ def assembly(paths: list[Path]) -> str:
 
 
 def table(
-    found: list[tuple[Kernel, Path, bool]],
+    embedded: list[tuple[Kernel, Path, bool]],
     ops: dict[str, dict[str, Any]],
     digest: str,
     description: str,
 ) -> str:
     """Return C++ source with the tables of kernels and attributes."""
-    declared = "".join(f"extern unsigned char const image_{i}[];\n" for i in range(len(found)))
+    declared = "".join(f"extern unsigned char const image_{i}[];\n" for i in range(len(embedded)))
     rows = "".join(
         entry(kernel, f"image_{i}", portable=portable)
-        for i, (kernel, _, portable) in enumerate(found)
+        for i, (kernel, _, portable) in enumerate(embedded)
     )
     return (
         '#include "attributes.h"\n#include "kernel.h"\n\n#include <map>\n\nextern "C"\n{\n'

@@ -93,7 +93,7 @@ void runTactic(Library& library, Device const& device, Case const& sample, Plugi
         device.synchronize();
         result = memory.output.read();
     }
-    report.check(results[0] == results[1], what + ": twice the same");
+    report.check(results[0] == results[1], what + ": both runs give the same bits");
     report.check(memory.output.isMarginIntact(), what + ": nothing written behind the output");
     report.check(
         memory.workspace.isMarginIntact(), what + ": nothing written behind the workspace");

@@ -48,7 +48,7 @@ void testBadCalls(Library& library, Report& report)
         {
             tensors[i].min = toDims(smallest[i].sizes);
         }
-        // Of the output, only how many there are is looked at.
+        // Only the number of outputs is used.
         return plugin.build->configurePlugin(
             tensors.data(), static_cast<int32_t>(tensors.size()), tensors.data(), 1);
     };
