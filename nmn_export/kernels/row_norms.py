@@ -1,4 +1,4 @@
-"""Squared norms of rows, for the operands whose norms are wanted before or beside the product."""
+"""Squared norms of rows, for kernels that read norms instead of computing them."""
 
 import torch
 import triton
@@ -31,7 +31,7 @@ def row_norm_kernel(
         row_dim: Number of rows.
         feat_dim: Length of a row.
         input_row_stride: Elements from one row to the next.
-        TRUNCATE: Whether to square what a TF32 product sees of the input.
+        TRUNCATE: Whether to square the values that a TF32 product reads.
         BLOCK_SIZE_ROW: Rows per program.
         BLOCK_SIZE_FEAT: Elements of a row per step.
     """

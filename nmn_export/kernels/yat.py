@@ -1,15 +1,15 @@
-"""The ⵟ-product in Triton: the formula every kernel ends in and the products that lead to it.
+"""The ⵟ-product of tiles in Triton. Nothing here loads or stores.
 
-Nothing here loads or stores. The formula is the one of `nmn_export.ops.yat`,
+The formula is that of `nmn_export.ops.yat`,
 
     y = α (s + b)² / (max(‖x‖² + ‖w‖² − 2s, 0) + ε),    s = ⟨x, w⟩,
 
-with |α| divided out of the denominator and ε moved under the maximum, so that an element costs one
+with the denominator divided by |α| and ε moved into the maximum. An element then costs one
 addition, one fused multiply-add, one maximum, one reciprocal root and two products:
 
     y = ±((s + b) / √d)²,    d = max(‖x‖²/|α| + (‖w‖² + ε)/|α| − (2/|α|) s, ε/|α|).
 
-A division instead of the root makes a 128 × 256 tile spill; squaring after the root also cannot
+A 128 × 256 tile with a division instead of the root spills. Squaring after the root also cannot
 overflow before y does.
 """
 
@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 INTERPRETED: tl.constexpr = tl.constexpr(triton.knobs.runtime.interpret)
-"""Whether kernels run in Triton's interpreter, which cannot multiply bfloat16 tiles."""
+"""Whether kernels run in Triton's interpreter, which does not support products of bfloat16."""
 
 FLOAT16_MAX: tl.constexpr = tl.constexpr(65504.0)
 BFLOAT16_MAX: tl.constexpr = tl.constexpr(3.3895313892515355e38)
@@ -36,7 +36,7 @@ def yat(
 ):
     """Turn a tile of dot products into ⵟ-products of type `dtype`.
 
-    NaN stays NaN; what is too large for a half precision becomes its largest finite value.
+    NaN is preserved. Values too large for a half precision become its largest finite value.
 
     Args:
         dot: s, float32. Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_N], as is the result.
@@ -44,7 +44,7 @@ def yat(
         column_term: (‖w‖² + ε) / |α|. Must be of shape [1, BLOCK_SIZE_N].
         bias: b. Must be of shape [1, BLOCK_SIZE_N], or the number 0.
         dot_scale: −2 / |α|.
-        floor: ε / |α|, what is left of the denominator when the distance is clamped at zero.
+        floor: ε / |α|, the denominator if the distance is clamped at zero.
         NEGATIVE: Whether α < 0.
         dtype: Type of the result.
     """
@@ -66,9 +66,9 @@ def yat(
 
 @triton.jit
 def truncate_to_tf32(x):
-    """Drop the 13 bits that a TF32 product does not see, so that norms can be taken without them.
+    """Clear the 13 bits that a TF32 product ignores, so that norms can be computed without them.
 
-    The tensor cores of sm_90 ignore these bits; Triton rounds on no path we compiled.
+    The tensor cores of sm_90 ignore these bits. Triton rounds in none of the compiled kernels.
     """
     return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
 
@@ -77,7 +77,7 @@ def truncate_to_tf32(x):
 def round_to_bfloat16(x):
     """Round float32 to the nearest bfloat16, ties to even.
 
-    The interpreter's own cast loses the carry into the exponent: 1.999 becomes 1.
+    The interpreter's cast loses the carry into the exponent: 1.999 becomes 1.
     """
     if INTERPRETED:
         bits = x.to(tl.uint32, bitcast=True)
@@ -97,7 +97,7 @@ def product(x, weight, dot, PRECISION: tl.constexpr):
         x: Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_K].
         weight: Must be of shape [BLOCK_SIZE_K, BLOCK_SIZE_N] and of the type of `x`.
         dot: float32. Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_N].
-        PRECISION: "tf32", or "ieee" for everything else; only float32 operands care.
+        PRECISION: "tf32", or "ieee" for all other products. It only affects float32 operands.
     """
     if INTERPRETED:
         x = x.to(tl.float32)
@@ -107,13 +107,13 @@ def product(x, weight, dot, PRECISION: tl.constexpr):
 
 @triton.jit
 def split_product(x, high, middle, low, dot, PLANES: tl.constexpr, PRECISION: tl.constexpr):
-    """Return `dot` + x · (high + middle + low), `x` split as the weight was; small terms first.
+    """Return `dot` + x · (high + middle + low). `x` is split like the weight; small terms first.
 
     Args:
         x: Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_K]; float32 if `PLANES` is not 1.
         high: First plane of the weight. Must be of shape [BLOCK_SIZE_K, BLOCK_SIZE_N].
-        middle: What `high` left over, if `PLANES` is at least 2; else not looked at.
-        low: What `middle` left over, if `PLANES` is 3; else not looked at.
+        middle: Remainder of `high`; ignored if `PLANES` is 1.
+        low: Remainder of `middle`; ignored unless `PLANES` is 3.
         dot: float32. Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_N].
         PLANES: 1 for one product, 2 for three (bf16x3), 3 for six (bf16x6).
         PRECISION: As in `product`.

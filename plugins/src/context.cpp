@@ -19,8 +19,8 @@ int32_t attribute(Driver const& driver, CUdevice_attribute name)
     return value;
 }
 
-//! Whether machine code of one capability runs on a device of another: of the same major version,
-//! from its own minor version on.
+//! Whether a kernel runs on a device. Machine code runs on devices of the same major version and of
+//! the same or a higher minor version.
 bool runs(Kernel const& kernel, int32_t capability)
 {
     if (kernel.portable)
@@ -38,8 +38,8 @@ bool runs(Kernel const& kernel, int32_t capability)
 
 Context& Context::current()
 {
-    // Never destroyed: threads may still infer while the process ends. By their numbers, since the
-    // address of a context that has ended may be that of a later one.
+    // Never destroyed, because threads may run inference until the process ends. The key is the ID
+    // of the context: the address of a destroyed context may be reused.
     static auto& sMutex = *new std::mutex;
     static auto& sContexts = *new std::map<unsigned long long, std::unique_ptr<Context>>;
     Driver const& driver = Driver::get();
@@ -47,7 +47,7 @@ Context& Context::current()
     driver.check(driver.cuCtxGetCurrent(&handle), "cuCtxGetCurrent");
     if (handle == nullptr)
     {
-        throw std::runtime_error("running needs a current CUDA context; got none");
+        throw std::runtime_error("inference needs a current CUDA context; got none");
     }
     unsigned long long id = 0;
     driver.check(driver.cuCtxGetId(handle, &id), "cuCtxGetId");

@@ -1,4 +1,4 @@
-//! What is known of a CUDA context: its device, and the kernels loaded into it.
+//! A CUDA context: its device, and the kernels loaded into it.
 #pragma once
 
 #include "kernel.h"
@@ -17,21 +17,21 @@ struct Loaded
     CUfunction function{nullptr};
 };
 
-//! A CUDA context; its kernels stay loaded as long as it lives, the library's unloading included.
-//! All methods may be called from several threads at once.
+//! A CUDA context. Its kernels stay loaded until it is destroyed, even if the library is unloaded.
+//! All methods are thread-safe.
 class Context
 {
 public:
-    //! Return the context that is current on this thread.
+    //! Return the current context of this thread.
     //!
     //! \throws std::runtime_error There is no driver, or no context.
     static Context& current();
 
     Context();
 
-    //! Return the kernel of this name for the device, loading it first if need be.
+    //! Return the kernel of this name for the device. It is loaded on first use.
     //!
-    //! \throws std::runtime_error None of them runs on the device.
+    //! \throws std::runtime_error There is none for the device.
     Loaded load(std::string_view name);
 
     //! Streaming multiprocessors of the device.

@@ -12,25 +12,11 @@ using nvinfer1::DataType;
 using nvinfer1::DimensionOperation;
 using nvinfer1::TensorFormat;
 
-std::vector<nvinfer1::PluginField> Conv::attributes()
-{
-    using nvinfer1::PluginFieldType;
-    return {
-        {"epsilon", nullptr, PluginFieldType::kFLOAT32, 1},
-        {"alpha", nullptr, PluginFieldType::kFLOAT32, 1},
-        {"kernel_shape", nullptr, PluginFieldType::kINT32, kMOST_AXES},
-        {"strides", nullptr, PluginFieldType::kINT32, kMOST_AXES},
-        {"pads", nullptr, PluginFieldType::kINT32, 2 * kMOST_AXES},
-        {"dilations", nullptr, PluginFieldType::kINT32, kMOST_AXES},
-        {"group", nullptr, PluginFieldType::kINT32, 1},
-    };
-}
-
-Conv::Conv(FieldReader const& fields)
-    : mScaling(fields.number("epsilon", 1e-5F), fields.number("alpha", 1.F)),
-      mKernelShape(fields.integers("kernel_shape")), mStrides(fields.integers("strides")),
-      mPads(fields.integers("pads")), mDilations(fields.integers("dilations")),
-      mGroup(fields.integer("group", 1))
+Conv::Conv(Attributes const& attributes)
+    : YatOp(attributes), mScaling(attributes.number("epsilon"), attributes.number("alpha")),
+      mKernelShape(attributes.integers("kernel_shape")), mStrides(attributes.integers("strides")),
+      mPads(attributes.integers("pads")), mDilations(attributes.integers("dilations")),
+      mGroup(attributes.integer("group"))
 {
     auto const least = [](std::vector<int32_t> const& values)
     { return *std::min_element(values.begin(), values.end()); };
@@ -52,7 +38,7 @@ Conv::Conv(FieldReader const& fields)
     {
         throw refusal("YatConv takes at least one group; got ", mGroup);
     }
-    // Of programs along the second axis of a grid there are no more.
+    // A grid has at most this many programs along its second axis.
     constexpr int32_t kMOST_GROUPS = 65535;
     if (mGroup > kMOST_GROUPS)
     {
@@ -63,17 +49,6 @@ Conv::Conv(FieldReader const& fields)
 int32_t Conv::rank() const
 {
     return static_cast<int32_t>(mKernelShape.size());
-}
-
-void Conv::write(FieldWriter& fields) const
-{
-    fields.add("epsilon", mScaling.epsilon);
-    fields.add("alpha", mScaling.alpha);
-    fields.add("kernel_shape", mKernelShape);
-    fields.add("strides", mStrides);
-    fields.add("pads", mPads);
-    fields.add("dilations", mDilations);
-    fields.add("group", std::vector<int32_t>{mGroup});
 }
 
 int32_t Conv::nbPreparedInputs() const
@@ -106,15 +81,15 @@ nvinfer1::DimsExprs Conv::outputShape(nvinfer1::DimsExprs const& x,
     y.d[1] = weight.d[prepared ? 1 : 0];
     for (int32_t i = 0; i < rank(); ++i)
     {
-        auto const* const room
+        auto const* const lastStart
             = builder.operation(DimensionOperation::kSUM, *x.d[2 + i], *builder.constant(slack(i)));
-        if (room->isConstant() && room->getConstantValue() < 0)
+        if (lastStart->isConstant() && lastStart->getConstantValue() < 0)
         {
             throw refusal("YatConv takes an image at least as large as a dilated filter; got axis ",
                 i, " of ", x.d[2 + i]->getConstantValue());
         }
         auto const* const steps = builder.operation(
-            DimensionOperation::kFLOOR_DIV, *room, *builder.constant(mStrides[i]));
+            DimensionOperation::kFLOOR_DIV, *lastStart, *builder.constant(mStrides[i]));
         y.d[2 + i] = builder.operation(DimensionOperation::kSUM, *steps, *builder.constant(1));
     }
     return y;
@@ -125,14 +100,14 @@ int32_t Conv::featureAxis(nvinfer1::Dims const& /*x*/) const
     return 1;
 }
 
-bool Conv::wantsChannelsLast(Call const& call) const
+bool Conv::wantsChannelsLast(IoDescription const& io) const
 {
-    return rank() > 1 && Problem(*this, call).isAligned();
+    return rank() > 1 && Problem(*this, io).isAligned();
 }
 
 TensorFormat Conv::channelsLastFormat(DataType type) const
 {
-    // In vectors of eight for 16-bit types, which is no padding for channels that are aligned.
+    // 16-bit types have vectors of eight channels. Aligned channels need no padding for that.
     bool const isWide = type == DataType::kFLOAT;
     switch (rank())
     {
@@ -145,44 +120,45 @@ TensorFormat Conv::channelsLastFormat(DataType type) const
     }
 }
 
-void Conv::check(Call const& call) const
+void Conv::check(IoDescription const& io) const
 {
-    checkRanks(call.x.nbDims, call.weight.nbDims, call.prepared);
-    Problem const problem(*this, call);
-    bool fits = call.x.d[1] % mGroup == 0 && call.rows() % mGroup == 0;
-    if (call.prepared)
+    checkRanks(io.x.nbDims, io.weight.nbDims, io.prepared);
+    Problem const problem(*this, io);
+    bool fits = io.x.d[1] % mGroup == 0 && io.rows() % mGroup == 0;
+    if (io.prepared)
     {
-        fits = fits && call.weight.d[2] == problem.weight().rowStride();
+        fits = fits && io.weight.d[2] == problem.weight().rowStride();
     }
     else
     {
-        fits = fits && call.weight.d[1] == problem.features
-               && std::equal(mKernelShape.begin(), mKernelShape.end(), call.weight.d + 2);
+        fits = fits && io.weight.d[1] == problem.features
+               && std::equal(mKernelShape.begin(), mKernelShape.end(), io.weight.d + 2);
     }
     if (!fits || problem.features < 1 || problem.filters < 1)
     {
         throw refusal("YatConv takes channels that its ", mGroup,
             " groups divide, and filters over those of one, of its kernel's shape; got ",
-            toString(call.x), " and ", toString(call.weight));
+            toString(io.x), " and ", toString(io.weight));
     }
-    if (call.channelsLast && !wantsChannelsLast(call))
+    if (io.channelsLast && !wantsChannelsLast(io))
     {
-        throw refusal("YatConv takes channels last if 16 divides those of a group; got ",
-            toString(call.x), " and ", toString(call.weight));
+        throw refusal(
+            "YatConv takes channels last if the channels of a group are a multiple of 16; got ",
+            toString(io.x), " and ", toString(io.weight));
     }
     if (volume(problem.outSize) == 0)
     {
         throw refusal(
-            "YatConv takes an image at least as large as a dilated filter; got ", toString(call.x));
+            "YatConv takes an image at least as large as a dilated filter; got ", toString(io.x));
     }
     int64_t const channels = problem.group * problem.features;
     checkReach("the input of YatConv", multiply(problem.pixels(), channels));
-    checkReach("the output of YatConv", multiply(problem.patches(), call.rows()));
-    checkReach("the weight of YatConv", multiply(call.planes(), problem.weight().planeStride()));
+    checkReach("the output of YatConv", multiply(problem.patches(), io.rows()));
+    checkReach("the weight of YatConv", multiply(io.planes(), problem.weight().planeStride()));
     for (int32_t i = 0; i < rank(); ++i)
     {
         checkReach("an axis of YatConv with its pads",
-            call.x.d[2 + i] + mPads[i] + int64_t{mPads[rank() + i]});
+            io.x.d[2 + i] + mPads[i] + int64_t{mPads[rank() + i]});
     }
 }
 

@@ -10,7 +10,7 @@
 namespace nmn::plugin
 {
 
-//! One number for the depth, the height and the width, 1 or 0 where an image has no such axis.
+//! One number each for depth, height and width; a neutral 1 or 0 for axes that an image lacks.
 constexpr int32_t kMOST_AXES = 3;
 using Axes = std::array<int64_t, kMOST_AXES>;
 
@@ -22,24 +22,22 @@ class Conv final : public YatOp
 {
 public:
     static constexpr char const* kNAME = "YatConv";
-    static std::vector<nvinfer1::PluginField> attributes();
 
-    explicit Conv(FieldReader const& fields);
+    explicit Conv(Attributes const& attributes);
 
-    void write(FieldWriter& fields) const override;
     int32_t nbPreparedInputs() const override;
     nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const& x, nvinfer1::DimsExprs const& weight,
         bool prepared, nvinfer1::IExprBuilder& builder) const override;
     int32_t featureAxis(nvinfer1::Dims const& x) const override;
-    bool wantsChannelsLast(Call const& call) const override;
+    bool wantsChannelsLast(IoDescription const& io) const override;
     nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType type) const override;
-    void check(Call const& call) const override;
-    bool takes(Kernel const& kernel, Call const& call) const override;
-    Kernel const& choose(std::vector<Kernel const*> const& candidates, Call const& call,
+    void check(IoDescription const& io) const override;
+    bool takes(Kernel const& kernel, IoDescription const& io) const override;
+    Kernel const& choose(std::vector<Kernel const*> const& candidates, IoDescription const& io,
         int32_t processors) const override;
-    Steps steps(Kernel const& main, Call const& call) const override;
-    size_t workspaceSize(Kernel const& main, Call const& call) const override;
-    void enqueue(Call const& call, LoadedSteps const& steps, int32_t processors,
+    Steps steps(Kernel const& main, IoDescription const& io) const override;
+    size_t workspaceSize(Kernel const& main, IoDescription const& io) const override;
+    void enqueue(IoDescription const& io, LoadedSteps const& steps, int32_t processors,
         void const* const* inputs, void* output, void* workspace, CUstream stream) const override;
 
 private:
@@ -48,7 +46,8 @@ private:
 
     int32_t rank() const;
 
-    //! By how much an axis is longer, with its pads, than the reach of the first patch.
+    //! Padding of an axis minus the extent of a dilated filter. The input size plus this is the
+    //! last position at which a patch may start.
     int64_t slack(int32_t axis) const;
 
     void checkRanks(int32_t x, int32_t weight, bool isPrepared) const;

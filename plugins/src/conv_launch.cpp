@@ -1,4 +1,4 @@
-//! YatConv on a device: which kernels, with what arguments.
+//! YatConv on a GPU: choice and launch of the kernels.
 
 #include "conv_problem.h"
 #include "log.h"
@@ -11,10 +11,8 @@ namespace nmn::plugin
 namespace
 {
 
-//! Filters of a group up to which the narrow tile is chosen.
-constexpr int64_t kFEW_FILTERS = 64;
-
-void setAxes(Arguments& arguments, std::array<Parameter, 3> const& parameters, Axes const& axes)
+void setAxes(Arguments& arguments, std::array<TypedParameter<int32_t>, 3> const& parameters,
+    Axes const& axes)
 {
     for (size_t i = 0; i < axes.size(); ++i)
     {
@@ -24,42 +22,42 @@ void setAxes(Arguments& arguments, std::array<Parameter, 3> const& parameters, A
 
 } // namespace
 
-//! Where the scratch memory of a call is.
+//! Addresses in the scratch memory of a layer.
 struct Conv::Scratch
 {
     Weights weights;
     void* pixels{nullptr};
     float* norms;
 
-    Scratch(
-        Problem const& problem, Call const& call, void const* const* inputs, Workspace& workspace)
-        : weights(call, problem.weight(), false, inputs, workspace)
+    Scratch(Problem const& problem, IoDescription const& io, void const* const* inputs,
+        Workspace& workspace)
+        : weights(io, problem.weight(), false, inputs, workspace)
     {
-        if (!call.channelsLast)
+        if (!io.channelsLast)
         {
             int64_t const elements = problem.pixels() * problem.group * problem.features;
-            pixels = workspace.takeBytes(elements * call.itemSize());
+            pixels = workspace.takeBytes(elements * io.itemSize());
         }
         norms = workspace.take<float>(problem.pixels() * problem.group);
     }
 };
 
-bool Conv::takes(Kernel const& kernel, Call const& call) const
+bool Conv::takes(Kernel const& kernel, IoDescription const& io) const
 {
-    Problem const problem(*this, call);
-    bool const fits = call.channelsLast && rank() == 2 && problem.isAligned()
+    Problem const problem(*this, io);
+    bool const fits = io.channelsLast && rank() == 2 && problem.isAligned()
                       && problem.features % kernel.constant("BLOCK_SIZE_K") == 0;
-    return kernel.type == call.type && kernel.constant("PLANES") == call.planes()
+    return kernel.type == io.type && kernel.constant("PLANES") == io.planes()
            && (kernel.constant("NEGATIVE") != 0) == mScaling.negative
            && (fits || kernel.constant("EVEN") == 0);
 }
 
 Kernel const& Conv::choose(
-    std::vector<Kernel const*> const& candidates, Call const& call, int32_t processors) const
+    std::vector<Kernel const*> const& candidates, IoDescription const& io, int32_t processors) const
 {
-    Problem const problem(*this, call);
-    // Much as plan_conv in nmn_export/kernels/conv/launch.py does: large tiles if they fill the device, as
-    // wide as there are filters, and long steps.
+    Problem const problem(*this, io);
+    // Large tiles if they fill the GPU, narrow ones for few filters, and long steps. plan_conv in
+    // nmn_export/kernels/conv/launch.py is similar, but chooses among more tiles.
     auto const rank = [&](Kernel const* kernel)
     {
         int32_t const n = kernel->constant("BLOCK_SIZE_N");
@@ -71,30 +69,30 @@ Kernel const& Conv::choose(
     };
     if (candidates.empty())
     {
-        throw refusal("there is no kernel of YatConv for an input of ", toString(call.x));
+        throw refusal("there is no kernel of YatConv for an input of ", toString(io.x));
     }
     return **std::max_element(candidates.begin(), candidates.end(),
         [&](Kernel const* a, Kernel const* b) { return rank(a) < rank(b); });
 }
 
-Steps Conv::steps(Kernel const& /*main*/, Call const& call) const
+Steps Conv::steps(Kernel const& /*main*/, IoDescription const& io) const
 {
-    std::string const type = nameOf(call.type);
+    std::string const type = nameOf(io.type);
     Steps steps;
-    steps.weights = call.prepared ? "" : "prepare_weight_" + type;
-    (call.channelsLast ? steps.norms : steps.pixels)
-        = (call.channelsLast ? "row_norm_" : "pack_pixels_") + type;
+    steps.weights = io.prepared ? "" : "prepare_weight_" + type;
+    (io.channelsLast ? steps.norms : steps.pixels)
+        = (io.channelsLast ? "row_norm_" : "pack_pixels_") + type;
     return steps;
 }
 
-size_t Conv::workspaceSize(Kernel const& /*main*/, Call const& call) const
+size_t Conv::workspaceSize(Kernel const& /*main*/, IoDescription const& io) const
 {
     Workspace workspace = Workspace::measure();
-    Scratch const scratch(Problem(*this, call), call, nullptr, workspace);
+    Scratch const scratch(Problem(*this, io), io, nullptr, workspace);
     return workspace.size();
 }
 
-//! Bring the input to channels last and take the norms of its pixels, in the stream.
+//! Convert the input to channels last and compute the norms of its pixels.
 void Conv::launchPixels(Loaded const& kernel, Problem const& problem, void const* input,
     Scratch const& scratch, CUstream stream)
 {
@@ -110,7 +108,7 @@ void Conv::launchPixels(Loaded const& kernel, Problem const& problem, void const
     launch(*kernel.kernel, kernel.function, grid, arguments, stream);
 }
 
-//! Say where patches lie in the input, and their results in the output.
+//! Set the arguments that locate patches in the input and results in the output.
 void Conv::setGeometry(Arguments& arguments, Problem const& problem, bool isChannelsLast) const
 {
     using P = Parameter;
@@ -131,38 +129,37 @@ void Conv::setGeometry(Arguments& arguments, Problem const& problem, bool isChan
     arguments[P::output_pixel_stride] = static_cast<int32_t>(isChannelsLast ? outChannels : 1);
 }
 
-void Conv::enqueue(Call const& call, LoadedSteps const& steps, int32_t /*processors*/,
+void Conv::enqueue(IoDescription const& io, LoadedSteps const& steps, int32_t /*processors*/,
     void const* const* inputs, void* output, void* workspaceBase, CUstream stream) const
 {
-    Problem const problem(*this, call);
+    Problem const problem(*this, io);
     if (problem.patches() == 0)
     {
         return;
     }
     Workspace workspace(workspaceBase);
-    Scratch const scratch(problem, call, inputs, workspace);
+    Scratch const scratch(problem, io, inputs, workspace);
     WeightShape const weight = problem.weight();
-    if (!call.prepared)
+    if (!io.prepared)
     {
-        prepareWeights(
-            steps.weights, call, weight, mScaling, false, inputs, scratch.weights, stream);
+        prepareWeights(steps.weights, io, weight, mScaling, false, inputs, scratch.weights, stream);
     }
-    // An image without pixels may still have patches, all of them padding.
+    // An image without pixels may still have patches, which are all padding.
     bool const hasPixels = problem.pixels() > 0;
-    if (hasPixels && call.channelsLast)
+    if (hasPixels && io.channelsLast)
     {
         launchNorms(steps.norms,
             {inputs[kX], problem.pixels() * problem.group, problem.features, problem.features},
             scratch.norms, stream);
     }
-    if (hasPixels && !call.channelsLast)
+    if (hasPixels && !io.channelsLast)
     {
         launchPixels(steps.pixels, problem, inputs[kX], scratch, stream);
     }
 
     using P = Parameter;
     Arguments arguments;
-    arguments[P::input_pointer] = call.channelsLast ? inputs[kX] : scratch.pixels;
+    arguments[P::input_pointer] = io.channelsLast ? inputs[kX] : scratch.pixels;
     arguments[P::norm_pointer] = scratch.norms;
     arguments[P::weight_pointer] = scratch.weights.planes;
     arguments[P::column_term_pointer] = scratch.weights.columnTerm;
@@ -171,7 +168,7 @@ void Conv::enqueue(Call const& call, LoadedSteps const& steps, int32_t /*process
     arguments[P::patch_dim] = static_cast<int32_t>(problem.patches());
     arguments[P::in_feat_dim] = static_cast<int32_t>(problem.features);
     arguments[P::out_feat_dim] = static_cast<int32_t>(problem.filters);
-    setGeometry(arguments, problem, call.channelsLast);
+    setGeometry(arguments, problem, io.channelsLast);
     arguments[P::weight_plane_stride] = static_cast<int32_t>(weight.planeStride());
     arguments[P::weight_out_feat_stride] = static_cast<int32_t>(weight.rowStride());
     arguments[P::norm_scale] = mScaling.normScale;

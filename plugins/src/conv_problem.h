@@ -1,4 +1,4 @@
-//! Sizes of a call of YatConv.
+//! Sizes of a YatConv layer.
 #pragma once
 
 #include "conv.h"
@@ -10,7 +10,7 @@
 namespace nmn::plugin
 {
 
-//! Spread the first numbers of `values`, one for each of `rank` axes, over the last axes.
+//! Return the first `rank` values as the last axes; the axes before them are `otherwise`.
 inline Axes spread(std::vector<int32_t> const& values, int32_t rank, int32_t otherwise)
 {
     Axes axes{otherwise, otherwise, otherwise};
@@ -23,28 +23,28 @@ inline int64_t volume(Axes const& axes)
     return std::accumulate(axes.begin(), axes.end(), int64_t{1}, multiply);
 }
 
-//! Sizes of a call.
+//! Sizes of a layer.
 struct Conv::Problem
 {
     int64_t batch;
     int64_t group;
-    int64_t features; //!< Of a group.
-    int64_t filters;  //!< Of a group.
+    int64_t features; //!< Per group.
+    int64_t filters;  //!< Per group.
     Axes size;
     Axes outSize;
     Axes kernel;
 
-    Problem(Conv const& conv, Call const& call)
-        : batch(call.x.d[0]), group(conv.mGroup), features(call.x.d[1] / conv.mGroup),
-          filters(call.rows() / conv.mGroup), size{1, 1, 1}, outSize{1, 1, 1},
+    Problem(Conv const& conv, IoDescription const& io)
+        : batch(io.x.d[0]), group(conv.mGroup), features(io.x.d[1] / conv.mGroup),
+          filters(io.rows() / conv.mGroup), size{1, 1, 1}, outSize{1, 1, 1},
           kernel(spread(conv.mKernelShape, conv.rank(), 1))
     {
         int32_t const first = kMOST_AXES - conv.rank();
         for (int32_t i = 0; i < conv.rank(); ++i)
         {
-            int64_t const room = call.x.d[2 + i] + conv.slack(i);
-            size[first + i] = call.x.d[2 + i];
-            outSize[first + i] = room < 0 ? 0 : room / conv.mStrides[i] + 1;
+            int64_t const lastStart = io.x.d[2 + i] + conv.slack(i);
+            size[first + i] = io.x.d[2 + i];
+            outSize[first + i] = lastStart < 0 ? 0 : lastStart / conv.mStrides[i] + 1;
         }
     }
 
@@ -69,10 +69,10 @@ struct Conv::Problem
                * ceilDiv(filters, main.constant("BLOCK_SIZE_N"));
     }
 
-    //! Whether 16 bytes can be copied at a time, of the input and of the output.
+    //! Whether the input and the output can be copied 16 bytes at a time.
     bool isAligned() const
     {
-        // A size that is not known yet is negative.
+        // Unknown sizes are negative.
         return features > 0 && features % kALIGNMENT == 0 && filters % kALIGNMENT == 0;
     }
 };

@@ -24,7 +24,7 @@ template <typename Function> void find(void* library, char const* name, Function
 
 Driver open()
 {
-    // Never closed: kernels may be in flight until the very end of the process.
+    // Never closed, because kernels may run until the process ends.
     void* const library = dlopen(kLIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr)
     {

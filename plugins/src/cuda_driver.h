@@ -1,4 +1,4 @@
-//! The CUDA driver, opened when it is first needed: the library loads where there is none.
+//! The CUDA driver. It is loaded on first use, so that the library also loads without a driver.
 #pragma once
 
 #include <cuda.h>
@@ -8,7 +8,7 @@
 namespace nmn::plugin
 {
 
-//! The functions of the driver that the library calls.
+//! The driver functions that the library calls.
 struct Driver
 {
     decltype(&::cuGetErrorString) cuGetErrorString;
@@ -26,10 +26,10 @@ struct Driver
 
     //! Return the driver.
     //!
-    //! \throws std::runtime_error There is none, or it is too old.
+    //! \throws std::runtime_error There is no driver, or it is too old.
     static Driver const& get();
 
-    //! \throws std::runtime_error `result` is not a success; the message says so, and of what.
+    //! \throws std::runtime_error `result` is an error of the function `what`.
     void check(CUresult result, char const* what) const;
 };
 

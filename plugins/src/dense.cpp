@@ -8,46 +8,35 @@ namespace nmn::plugin
 namespace
 {
 
-void checkSizes(Call const& call)
+int32_t weightRank(bool isPrepared)
 {
-    int32_t const rank = call.prepared ? 3 : 2;
-    if (call.x.nbDims < 1 || call.weight.nbDims != rank)
+    return isPrepared ? 3 : 2;
+}
+
+void checkRanks(int32_t x, int32_t weight, bool isPrepared)
+{
+    if (x < 1 || weight != weightRank(isPrepared))
     {
-        throw refusal("YatDense takes an input of [..., K] and a weight of [N, K]; got ",
-            toString(call.x), " and ", toString(call.weight));
+        throw refusal("YatDense takes an input of [..., K] and a weight of [N, K]; got ", x,
+            " and ", weight, " dimensions");
     }
-    int64_t const features = call.x.d[call.x.nbDims - 1];
-    int64_t const stored = call.weight.d[rank - 1];
-    if (stored != (call.prepared ? align(features) : features))
+}
+
+void checkFeatures(int64_t features, int64_t stored, bool isPrepared)
+{
+    if (stored != (isPrepared ? align(features) : features))
     {
         throw refusal("YatDense takes an input with as many features as the weight has; got ",
-            toString(call.x), " and ", toString(call.weight));
+            features, " and ", stored);
     }
 }
 
 } // namespace
 
-std::vector<nvinfer1::PluginField> Dense::attributes()
+Dense::Dense(Attributes const& attributes)
+    : YatOp(attributes), mScaling(attributes.number("epsilon"), attributes.number("alpha")),
+      mSpherical(attributes.integer("spherical") != 0)
 {
-    using nvinfer1::PluginFieldType;
-    return {
-        {"epsilon", nullptr, PluginFieldType::kFLOAT32, 1},
-        {"alpha", nullptr, PluginFieldType::kFLOAT32, 1},
-        {"spherical", nullptr, PluginFieldType::kINT32, 1},
-    };
-}
-
-Dense::Dense(FieldReader const& fields)
-    : mScaling(fields.number("epsilon", 1e-5F), fields.number("alpha", 1.F)),
-      mSpherical(fields.integer("spherical", 0) != 0)
-{
-}
-
-void Dense::write(FieldWriter& fields) const
-{
-    fields.add("epsilon", mScaling.epsilon);
-    fields.add("alpha", mScaling.alpha);
-    fields.add("spherical", std::vector<int32_t>{mSpherical ? 1 : 0});
 }
 
 int32_t Dense::nbPreparedInputs() const
@@ -58,22 +47,13 @@ int32_t Dense::nbPreparedInputs() const
 nvinfer1::DimsExprs Dense::outputShape(nvinfer1::DimsExprs const& x,
     nvinfer1::DimsExprs const& weight, bool prepared, nvinfer1::IExprBuilder& /*builder*/) const
 {
-    int32_t const rank = prepared ? 3 : 2;
-    if (x.nbDims < 1 || weight.nbDims != rank)
-    {
-        throw refusal("YatDense takes an input of [..., K] and a weight of [N, K]; got ", x.nbDims,
-            " and ", weight.nbDims, " dimensions");
-    }
+    checkRanks(x.nbDims, weight.nbDims, prepared);
+    int32_t const rank = weightRank(prepared);
     auto const* const features = x.d[x.nbDims - 1];
     auto const* const stored = weight.d[rank - 1];
     if (features->isConstant() && stored->isConstant())
     {
-        int64_t const size = features->getConstantValue();
-        if (stored->getConstantValue() != (prepared ? align(size) : size))
-        {
-            throw refusal("YatDense takes an input with as many features as the weight has; got ",
-                size, " and ", stored->getConstantValue());
-        }
+        checkFeatures(features->getConstantValue(), stored->getConstantValue(), prepared);
     }
     nvinfer1::DimsExprs y = x;
     y.d[y.nbDims - 1] = weight.d[rank - 2];
@@ -85,7 +65,7 @@ int32_t Dense::featureAxis(nvinfer1::Dims const& x) const
     return x.nbDims - 1;
 }
 
-bool Dense::wantsChannelsLast(Call const& /*call*/) const
+bool Dense::wantsChannelsLast(IoDescription const& /*io*/) const
 {
     return false;
 }
@@ -95,18 +75,19 @@ nvinfer1::TensorFormat Dense::channelsLastFormat(nvinfer1::DataType /*type*/) co
     return nvinfer1::TensorFormat::kLINEAR;
 }
 
-void Dense::check(Call const& call) const
+void Dense::check(IoDescription const& io) const
 {
-    checkSizes(call);
-    DenseProblem const problem(call);
+    checkRanks(io.x.nbDims, io.weight.nbDims, io.prepared);
+    checkFeatures(io.x.d[io.x.nbDims - 1], io.weight.d[io.weight.nbDims - 1], io.prepared);
+    DenseProblem const problem(io);
     if (problem.outputs < 1 || problem.features < 1)
     {
         throw refusal("YatDense takes a weight of at least one row and one feature; got ",
-            toString(call.weight));
+            toString(io.weight));
     }
     checkReach("the input of YatDense", multiply(problem.batch, problem.features));
     checkReach("the output of YatDense", multiply(problem.batch, problem.outputs));
-    checkReach("the weight of YatDense", multiply(call.planes(), problem.weight().planeStride()));
+    checkReach("the weight of YatDense", multiply(io.planes(), problem.weight().planeStride()));
 }
 
 } // namespace nmn::plugin

@@ -16,24 +16,22 @@ class Dense final : public YatOp
 {
 public:
     static constexpr char const* kNAME = "YatDense";
-    static std::vector<nvinfer1::PluginField> attributes();
 
-    explicit Dense(FieldReader const& fields);
+    explicit Dense(Attributes const& attributes);
 
-    void write(FieldWriter& fields) const override;
     int32_t nbPreparedInputs() const override;
     nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const& x, nvinfer1::DimsExprs const& weight,
         bool prepared, nvinfer1::IExprBuilder& builder) const override;
     int32_t featureAxis(nvinfer1::Dims const& x) const override;
-    bool wantsChannelsLast(Call const& call) const override;
+    bool wantsChannelsLast(IoDescription const& io) const override;
     nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType type) const override;
-    void check(Call const& call) const override;
-    bool takes(Kernel const& kernel, Call const& call) const override;
-    Kernel const& choose(std::vector<Kernel const*> const& candidates, Call const& call,
+    void check(IoDescription const& io) const override;
+    bool takes(Kernel const& kernel, IoDescription const& io) const override;
+    Kernel const& choose(std::vector<Kernel const*> const& candidates, IoDescription const& io,
         int32_t processors) const override;
-    Steps steps(Kernel const& main, Call const& call) const override;
-    size_t workspaceSize(Kernel const& main, Call const& call) const override;
-    void enqueue(Call const& call, LoadedSteps const& steps, int32_t processors,
+    Steps steps(Kernel const& main, IoDescription const& io) const override;
+    size_t workspaceSize(Kernel const& main, IoDescription const& io) const override;
+    void enqueue(IoDescription const& io, LoadedSteps const& steps, int32_t processors,
         void const* const* inputs, void* output, void* workspace, CUstream stream) const override;
 
 private:

@@ -1,4 +1,4 @@
-//! YatDense on a device: which kernels, with what arguments.
+//! YatDense on a GPU: choice and launch of the kernels.
 
 #include "dense.h"
 #include "dense_problem.h"
@@ -12,18 +12,11 @@ namespace nmn::plugin
 namespace
 {
 
-//! Programs of the persistent kernel for each multiprocessor: the epilogue of one overlaps the
-//! products of the other.
-constexpr int32_t kPROGRAMS_PER_PROCESSOR = 2;
-
-//! Parts of a tile's features that are computed by programs of their own, at most.
-constexpr int64_t kMOST_PARTS = 16;
-
-//! And of all tiles together, so that scratch memory has a bound: four for each multiprocessor of
-//! any GPU there is.
+//! Maximum number of parts of all tiles together. It bounds the scratch memory, and is at least
+//! four per multiprocessor of current GPUs.
 constexpr int64_t kMOST_SLOTS = 1024;
 
-//! Rows of the largest input for which the smallest tile is chosen.
+//! Rows of the smallest tile of the split-K kernel.
 constexpr int64_t kFEW_ROWS = 16;
 
 bool isSplit(Kernel const& kernel)
@@ -41,17 +34,17 @@ bool takesNorms(Kernel const& kernel)
     return kernel.takes(Parameter::norm_pointer);
 }
 
-//! Parts of the features, for a device of so many multiprocessors.
+//! Return the number of parts of a tile's features on a GPU of `processors` multiprocessors.
 int64_t nbParts(Kernel const& kernel, DenseProblem const& problem, int32_t processors)
 {
     int64_t const tiles = problem.tiles(kernel);
-    int64_t const wanted = ceilDiv(int64_t{kPROGRAMS_PER_PROCESSOR} * processors, tiles);
+    int64_t const wanted = ceilDiv(kPROGRAMS_PER_PROCESSOR * processors, tiles);
     int64_t const most = ceilDiv(problem.features, 2 * kernel.constant("BLOCK_SIZE_K"));
-    int64_t const room = kMOST_SLOTS / tiles;
-    return std::max<int64_t>(1, std::min({wanted, most, kMOST_PARTS, room}));
+    int64_t const available = kMOST_SLOTS / tiles;
+    return std::max<int64_t>(1, std::min({wanted, most, kMOST_PARTS, available}));
 }
 
-//! Where the scratch memory of a call is.
+//! Addresses in the scratch memory of a layer.
 struct Scratch
 {
     Weights weights;
@@ -60,14 +53,14 @@ struct Scratch
     float* partialNorms{nullptr};
     int32_t* arrivals{nullptr};
 
-    //! \param slots Parts of all tiles together; 0 if no tile has several.
-    Scratch(Kernel const& kernel, Call const& call, bool spherical, int64_t slots,
+    //! \param slots Total number of parts of all tiles, or 0 if every tile has one part.
+    Scratch(Kernel const& kernel, IoDescription const& io, bool spherical, int64_t slots,
         void const* const* inputs, Workspace& workspace)
-        : weights(call, DenseProblem(call).weight(), spherical, inputs, workspace)
+        : weights(io, DenseProblem(io).weight(), spherical, inputs, workspace)
     {
         if (takesNorms(kernel))
         {
-            norms = workspace.take<float>(DenseProblem(call).batch);
+            norms = workspace.take<float>(DenseProblem(io).batch);
         }
         if (isSplit(kernel))
         {
@@ -79,15 +72,15 @@ struct Scratch
     }
 };
 
-//! All that the kernels take, α and ε aside; each takes what it has parameters for.
-Arguments argumentsOf(DenseProblem const& problem, Call const& call, Scratch const& scratch,
+//! Return the arguments of all kernels except α and ε. A kernel uses those that it has.
+Arguments argumentsOf(DenseProblem const& problem, IoDescription const& io, Scratch const& scratch,
     void const* x, void* output)
 {
     WeightShape const weight = problem.weight();
     Arguments arguments;
     Matrix const input{x, problem.batch, problem.features, problem.features};
-    Matrix const planes{scratch.weights.planes, call.planes() * weight.rows, weight.rowStride(),
-        weight.rowStride()};
+    Matrix const planes{
+        scratch.weights.planes, io.planes() * weight.rows, weight.rowStride(), weight.rowStride()};
     arguments[Parameter::input_source] = input;
     arguments[Parameter::input_pointer] = input.data;
     arguments[Parameter::norm_pointer] = scratch.norms;
@@ -111,22 +104,23 @@ Arguments argumentsOf(DenseProblem const& problem, Call const& call, Scratch con
 
 } // namespace
 
-bool Dense::takes(Kernel const& kernel, Call const& call) const
+bool Dense::takes(Kernel const& kernel, IoDescription const& io) const
 {
-    DenseProblem const problem(call);
+    DenseProblem const problem(io);
     bool const isEven = kernel.constant("EVEN") != 0;
     bool const fits = problem.features % kernel.constant("BLOCK_SIZE_K") == 0
                       && problem.outputs % kALIGNMENT == 0;
-    return kernel.type == call.type && kernel.constant("PLANES") == call.planes()
+    return kernel.type == io.type && kernel.constant("PLANES") == io.planes()
            && (kernel.constant("SPHERICAL") != 0) == mSpherical
            && (kernel.constant("NEGATIVE") != 0) == mScaling.negative && (fits || !isEven);
 }
 
 Kernel const& Dense::choose(
-    std::vector<Kernel const*> const& candidates, Call const& call, int32_t processors) const
+    std::vector<Kernel const*> const& candidates, IoDescription const& io, int32_t processors) const
 {
-    DenseProblem const problem(call);
-    // As plan_dense in nmn_export/kernels/dense/launch.py does.
+    DenseProblem const problem(io);
+    // The rule of plan_dense in nmn_export/kernels/dense/launch.py. tests/test_contract.cpp and
+    // tests/kernels/test_dense.py expect the same choices of both.
     auto const rank = [&](Kernel const* kernel)
     {
         bool const fillsDevice = !isSplit(*kernel) && kernel->constant("EVEN") != 0
@@ -145,37 +139,37 @@ Kernel const& Dense::choose(
     };
     if (candidates.empty())
     {
-        throw refusal("there is no kernel of YatDense for an input of ", toString(call.x));
+        throw refusal("there is no kernel of YatDense for an input of ", toString(io.x));
     }
     return **std::max_element(candidates.begin(), candidates.end(),
         [&](Kernel const* a, Kernel const* b) { return rank(a) < rank(b); });
 }
 
-Steps Dense::steps(Kernel const& main, Call const& call) const
+Steps Dense::steps(Kernel const& main, IoDescription const& io) const
 {
-    std::string const type = nameOf(call.type);
+    std::string const type = nameOf(io.type);
     Steps steps;
-    steps.weights = call.prepared ? "" : "prepare_weight_" + type;
+    steps.weights = io.prepared ? "" : "prepare_weight_" + type;
     if (takesNorms(main))
     {
-        bool const isAligned = DenseProblem(call).features % kALIGNMENT == 0;
+        bool const isAligned = DenseProblem(io).features % kALIGNMENT == 0;
         steps.norms = "row_norm_" + type + (isAligned ? "" : "_general");
     }
     return steps;
 }
 
-size_t Dense::workspaceSize(Kernel const& main, Call const& call) const
+size_t Dense::workspaceSize(Kernel const& main, IoDescription const& io) const
 {
-    int64_t const slots = std::min(kMOST_SLOTS, DenseProblem(call).tiles(main) * kMOST_PARTS);
+    int64_t const slots = std::min(kMOST_SLOTS, DenseProblem(io).tiles(main) * kMOST_PARTS);
     Workspace workspace = Workspace::measure();
-    Scratch const scratch(main, call, mSpherical, slots, nullptr, workspace);
+    Scratch const scratch(main, io, mSpherical, slots, nullptr, workspace);
     return workspace.size();
 }
 
-void Dense::enqueue(Call const& call, LoadedSteps const& steps, int32_t processors,
+void Dense::enqueue(IoDescription const& io, LoadedSteps const& steps, int32_t processors,
     void const* const* inputs, void* output, void* workspaceBase, CUstream stream) const
 {
-    DenseProblem const problem(call);
+    DenseProblem const problem(io);
     if (problem.batch == 0)
     {
         return;
@@ -184,13 +178,12 @@ void Dense::enqueue(Call const& call, LoadedSteps const& steps, int32_t processo
     int64_t const tiles = problem.tiles(kernel);
     int64_t const parts = isSplit(kernel) ? nbParts(kernel, problem, processors) : 1;
     Workspace workspace(workspaceBase);
-    Scratch const scratch(
-        kernel, call, mSpherical, parts > 1 ? tiles * parts : 0, inputs, workspace);
+    Scratch const scratch(kernel, io, mSpherical, parts > 1 ? tiles * parts : 0, inputs, workspace);
     WeightShape const weight = problem.weight();
-    if (!call.prepared)
+    if (!io.prepared)
     {
         prepareWeights(
-            steps.weights, call, weight, mScaling, mSpherical, inputs, scratch.weights, stream);
+            steps.weights, io, weight, mScaling, mSpherical, inputs, scratch.weights, stream);
     }
     if (takesNorms(kernel))
     {
@@ -198,7 +191,7 @@ void Dense::enqueue(Call const& call, LoadedSteps const& steps, int32_t processo
             scratch.norms, stream);
     }
 
-    Arguments arguments = argumentsOf(problem, call, scratch, inputs[kX], output);
+    Arguments arguments = argumentsOf(problem, io, scratch, inputs[kX], output);
     arguments[Parameter::norm_scale] = mScaling.normScale;
     arguments[Parameter::floor] = mScaling.floor;
     if (isSplit(kernel))
@@ -213,7 +206,7 @@ void Dense::enqueue(Call const& call, LoadedSteps const& steps, int32_t processo
         launch(kernel, steps.main.function, {tiles, parts}, arguments, stream);
         return;
     }
-    int64_t const programs = std::min(tiles, int64_t{kPROGRAMS_PER_PROCESSOR} * processors);
+    int64_t const programs = std::min(tiles, kPROGRAMS_PER_PROCESSOR * processors);
     launch(kernel, steps.main.function, {programs}, arguments, stream);
 }
 

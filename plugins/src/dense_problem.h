@@ -1,23 +1,23 @@
-//! Sizes of a call of YatDense.
+//! Sizes of a YatDense layer.
 #pragma once
 
-#include "call.h"
+#include "io_description.h"
 #include "kernel.h"
 #include "weights.h"
 
 namespace nmn::plugin
 {
 
-//! Sizes of a call.
+//! Sizes of a layer.
 struct DenseProblem
 {
     int64_t batch;
     int64_t features;
     int64_t outputs;
 
-    explicit DenseProblem(Call const& call)
-        : batch(product(call.x, 0, call.x.nbDims - 1)), features(call.x.d[call.x.nbDims - 1]),
-          outputs(call.rows())
+    explicit DenseProblem(IoDescription const& io)
+        : batch(product(io.x, 0, io.x.nbDims - 1)), features(io.x.d[io.x.nbDims - 1]),
+          outputs(io.rows())
     {
     }
 

@@ -1,8 +1,7 @@
 #include "description.h"
 
-#include "conv.h"
-#include "dense.h"
 #include "log.h"
+#include "ops.h"
 
 #include <NvInferVersion.h>
 
@@ -14,20 +13,30 @@ namespace
 template <typename Op> std::string describeOp()
 {
     std::string names;
-    for (nvinfer1::PluginField const& field : Op::attributes())
+    for (char const* const name : attributeNames(Op::kNAME))
     {
-        names += (names.empty() ? "\"" : ", \"") + std::string(field.name) + "\"";
+        names += (names.empty() ? "\"" : ", \"") + std::string(name) + "\"";
     }
     return std::string("\"") + Op::kNAME + "\": [" + names + "]";
 }
+
+template <typename... Ops> struct OpDescriptions
+{
+    static std::string text()
+    {
+        std::string joined;
+        ((joined += (joined.empty() ? "" : ", ") + describeOp<Ops>()), ...);
+        return joined;
+    }
+};
 
 std::string describe()
 {
     std::ostringstream text;
     text.imbue(std::locale::classic());
     text << "{\"version\": \"" << NMN_VERSION << "\", \"tensorrt_headers\": \"" << NV_TENSORRT_MAJOR
-         << "." << NV_TENSORRT_MINOR << "\", \"ops\": {" << describeOp<Dense>() << ", "
-         << describeOp<Conv>() << "}, " << kKERNELS_DESCRIPTION << "}";
+         << "." << NV_TENSORRT_MINOR << "\", \"ops\": {" << WithAllOps<OpDescriptions>::text()
+         << "}, " << kKERNELS_DESCRIPTION << "}";
     return text.str();
 }
 

@@ -1,8 +1,9 @@
-//! What the library says of itself to those who have not loaded TensorRT.
+//! Description of the library for programs that have not loaded TensorRT.
 #pragma once
 
-//! Marks what the library shows; all else is hidden.
+//! Marks exported symbols; all others are hidden.
 #define NMN_EXPORTED __attribute__((visibility("default")))
 
-//! Return a line of JSON: versions, and what there are kernels for. Lives as long as the library.
+//! Return one line of JSON: versions, ops and kernels. It is valid as long as the library is
+//! loaded.
 extern "C" NMN_EXPORTED char const* nmnPluginDescription();

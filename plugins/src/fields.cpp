@@ -14,7 +14,7 @@ namespace
 using nvinfer1::PluginField;
 using nvinfer1::PluginFieldType;
 
-//! Read the numbers of a field as what they may have been stored as.
+//! Convert the numbers of a field from the type in which they are stored.
 template <typename Value, typename Stored> std::vector<Value> read(PluginField const& field)
 {
     std::vector<Value> values;
@@ -56,7 +56,7 @@ FieldReader::FieldReader(
     if (fields == nullptr || fields->nbFields < 0
         || (fields->nbFields > 0 && fields->fields == nullptr))
     {
-        throw refusal("a plugin is created from a collection of fields; got none");
+        throw refusal("a plugin needs a collection of fields; got none");
     }
     mFields = *fields;
     for (int32_t i = 0; i < mFields.nbFields; ++i)
@@ -77,63 +77,56 @@ FieldReader::FieldReader(
     }
 }
 
-PluginField const* FieldReader::find(char const* name) const
+bool FieldReader::has(char const* name) const
+{
+    return std::any_of(mFields.fields, mFields.fields + mFields.nbFields,
+        [name](PluginField const& field) { return !std::strcmp(field.name, name); });
+}
+
+PluginField const& FieldReader::find(char const* name) const
 {
     for (int32_t i = 0; i < mFields.nbFields; ++i)
     {
         if (!std::strcmp(mFields.fields[i].name, name))
         {
-            return &mFields.fields[i];
+            return mFields.fields[i];
         }
     }
-    return nullptr;
+    throw refusal("field '", name, "' is missing");
 }
 
-float FieldReader::number(char const* name, float otherwise) const
+float FieldReader::number(char const* name) const
 {
-    PluginField const* const field = find(name);
-    if (field == nullptr)
-    {
-        return otherwise;
-    }
-    checkOne(*field);
-    switch (field->type)
+    PluginField const& field = find(name);
+    checkOne(field);
+    switch (field.type)
     {
     case PluginFieldType::kFLOAT32:
-        return read<float, float>(*field)[0];
+        return read<float, float>(field)[0];
     case PluginFieldType::kFLOAT64:
-        return read<float, double>(*field)[0];
+        return read<float, double>(field)[0];
     default:
-        refuseType(*field);
+        refuseType(field);
     }
 }
 
 std::vector<int32_t> FieldReader::integers(char const* name) const
 {
-    PluginField const* const field = find(name);
-    if (field == nullptr)
-    {
-        throw refusal("field '", name, "' is missing");
-    }
-    switch (field->type)
+    PluginField const& field = find(name);
+    switch (field.type)
     {
     case PluginFieldType::kINT32:
-        return read<int32_t, int32_t>(*field);
+        return read<int32_t, int32_t>(field);
     case PluginFieldType::kINT64:
-        return read<int32_t, int64_t>(*field);
+        return read<int32_t, int64_t>(field);
     default:
-        refuseType(*field);
+        refuseType(field);
     }
 }
 
-int32_t FieldReader::integer(char const* name, int32_t otherwise) const
+int32_t FieldReader::integer(char const* name) const
 {
-    PluginField const* const field = find(name);
-    if (field == nullptr)
-    {
-        return otherwise;
-    }
-    checkOne(*field);
+    checkOne(find(name));
     return integers(name)[0];
 }
 
@@ -161,7 +154,7 @@ std::string FieldWriter::text() const
 {
     std::ostringstream text;
     text.imbue(std::locale::classic());
-    // Every digit: plugins that differ in one must not share a timing.
+    // All digits, because plugins with different attributes must not share timings.
     text.precision(std::numeric_limits<float>::max_digits10);
     for (PluginField const& field : mFields)
     {

@@ -1,4 +1,4 @@
-//! Attributes of an op as TensorRT carries them: typed fields, from the ONNX node or the engine.
+//! TensorRT's plugin fields: typed attributes from an ONNX node or an engine.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -11,42 +11,42 @@
 namespace nmn::plugin
 {
 
-//! Fields that a plugin is created from.
+//! Reads the fields that a plugin is created from.
 class FieldReader
 {
 public:
-    //! \param known Names of all fields that mean something to the op.
+    //! \param known Names of all supported fields.
     //!
-    //! \throws std::invalid_argument There is a field of another name, or one without data.
+    //! \throws std::invalid_argument A field has another name, or no data.
     FieldReader(
         nvinfer1::PluginFieldCollection const* fields, std::vector<char const*> const& known);
 
-    //! Return a field of one number, or `otherwise` if there is none of the name.
-    float number(char const* name, float otherwise) const;
+    //! Return whether there is a field of this name.
+    bool has(char const* name) const;
 
-    //! Return a field of one whole number, or `otherwise` if there is none of the name.
-    int32_t integer(char const* name, int32_t otherwise) const;
-
-    //! Return a field of whole numbers, which must be there.
+    // The following return a field of one number, one whole number, or several whole numbers. They
+    // throw std::invalid_argument if there is none of the name, or if it has another type.
+    float number(char const* name) const;
+    int32_t integer(char const* name) const;
     std::vector<int32_t> integers(char const* name) const;
 
 private:
-    nvinfer1::PluginField const* find(char const* name) const;
+    nvinfer1::PluginField const& find(char const* name) const;
 
     nvinfer1::PluginFieldCollection mFields{};
 };
 
-//! Fields that a plugin is written to an engine as; owns what they point to.
+//! Collects the fields that a plugin is serialized as, and owns their data.
 class FieldWriter
 {
 public:
     void add(char const* name, float value);
     void add(char const* name, std::vector<int32_t> values);
 
-    //! Return the fields; valid as long as this lives.
+    //! Return the fields; valid during the lifetime of this object.
     nvinfer1::PluginFieldCollection const* collection();
 
-    //! Return the fields in one line of text.
+    //! Return the fields as one line of text.
     std::string text() const;
 
 private:

@@ -9,7 +9,7 @@ namespace nmn::plugin
 namespace
 {
 
-//! What a descriptor of a matrix is passed as: the map, and its shape and strides once more.
+//! A tensor descriptor as Triton passes it: the map, then the shape and the strides.
 struct Descriptor
 {
     alignas(64) CUtensorMap map;
@@ -24,7 +24,7 @@ Descriptor describe(Driver const& driver, Matrix const& matrix, TileShape const&
     Descriptor descriptor{};
     descriptor.shape = {static_cast<int32_t>(matrix.rows), static_cast<int32_t>(matrix.columns)};
     descriptor.strides = {matrix.stride, 1};
-    // The driver counts axes from the innermost.
+    // The driver numbers axes from the innermost.
     cuuint64_t const sizes[]
         = {static_cast<cuuint64_t>(matrix.columns), static_cast<cuuint64_t>(matrix.rows)};
     cuuint64_t const pitches[] = {static_cast<cuuint64_t>(matrix.stride * tile.elementBytes)};
@@ -46,9 +46,9 @@ public:
     PackedArguments(Driver const& driver, Kernel const& kernel, Arguments& arguments)
     {
         size_t nbDescriptors = 0;
-        for (Parameter const parameter : kernel.parameters)
+        for (size_t const index : kernel.parameters)
         {
-            auto& value = arguments[parameter];
+            auto& value = arguments.at(index);
             if (auto* const matrix = std::get_if<Matrix>(&value))
             {
                 if (nbDescriptors < kernel.tiles.size())
@@ -65,15 +65,15 @@ public:
             }
             else if (std::holds_alternative<std::monostate>(value))
             {
-                throw std::logic_error(std::string("an argument of ") + kernel.symbol
-                                       + " is missing: number " + std::to_string(mSize));
+                throw std::logic_error(std::string("argument ") + Parameter::kNAMES[index] + " of "
+                                       + kernel.symbol + " is missing");
             }
             else
             {
                 std::visit([this](auto& held) { add({&held}); }, value);
             }
         }
-        // Triton's own scratch memory, of which these kernels use none.
+        // Triton's scratch memory, which these kernels do not use.
         add({&mScratch, &mScratch});
     }
 
@@ -108,11 +108,6 @@ int32_t Kernel::constant(std::string_view constantName, int32_t otherwise) const
     auto const found = std::find_if(constants.begin(), constants.end(),
         [constantName](Constant const& constant) { return constant.name == constantName; });
     return found == constants.end() ? otherwise : found->value;
-}
-
-bool Kernel::takes(Parameter parameter) const
-{
-    return std::find(parameters.begin(), parameters.end(), parameter) != parameters.end();
 }
 
 void launch(

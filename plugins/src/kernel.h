@@ -1,10 +1,12 @@
-//! A compiled kernel, as it lies in the library, and the values it is launched with.
+//! The compiled kernels in the library, and their launch.
 #pragma once
 
 #include "cuda_driver.h"
+#include "kernel_parameters.h"
 
 #include <NvInferRuntime.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string_view>
@@ -14,23 +16,14 @@
 namespace nmn::plugin
 {
 
-//! Parameters of all kernels, under the names that they have in the Triton sources.
-enum class Parameter : uint8_t
-{
-#define NMN_PARAMETER(name) name,
-#include "kernel_parameters.inc"
-#undef NMN_PARAMETER
-    kNB_PARAMETERS
-};
-
-//! A parameter that was compiled in, such as a block size; flags are 0 or 1.
+//! A compile-time argument of a kernel, such as a block size; flags are 0 or 1.
 struct Constant
 {
     std::string_view name;
     int32_t value;
 };
 
-//! What the tensor memory accelerator is told of an operand.
+//! Tile of an operand that the tensor memory accelerator copies.
 struct TileShape
 {
     CUtensorMapDataType type;
@@ -40,76 +33,76 @@ struct TileShape
     int32_t columns;
 };
 
-//! One kernel for one architecture. The table of them is made from the manifest of
-//! `nmn-export kernels build`, see embed.py.
+//! One kernel for one architecture. embed.py makes the table of kernels from the manifest that
+//! `nmn-export kernels build` writes.
 struct Kernel
 {
-    std::string_view name;      //!< The same for every architecture.
-    std::string_view op;        //!< The op it computes; empty for what comes before.
+    std::string_view name;      //!< The same on all architectures.
+    std::string_view op;        //!< The op it computes; empty for kernels that run before it.
     nvinfer1::DataType type;    //!< Of the input and the output.
-    int32_t tactic;             //!< Hash of the name: stable from build to build.
+    int32_t tactic;             //!< Hash of the name: the same in every build.
     int32_t capability;         //!< 89 for compute capability 8.9.
-    bool exact;                 //!< Whether it runs on this capability alone.
-    bool portable;              //!< Whether it is PTX, which drivers of newer GPUs compile.
-    unsigned char const* image; //!< Cubin, or PTX ending in a zero.
+    bool exact;                 //!< Whether it runs only on this capability.
+    bool portable;              //!< Whether it is PTX, which the driver compiles for newer GPUs.
+    unsigned char const* image; //!< Cubin, or zero-terminated PTX.
     char const* symbol;         //!< Name of its function.
     uint32_t threads;           //!< Per program.
     uint32_t sharedBytes;       //!< Dynamic shared memory per program.
-    std::vector<Parameter> parameters;
+    std::vector<size_t> parameters; //!< Indices of its run-time parameters, in order.
     std::vector<Constant> constants;
-    std::vector<TileShape> tiles; //!< Of the parameters that are descriptors, which come first.
+    std::vector<TileShape> tiles; //!< Tiles of its tensor descriptors, which come first.
 
-    //! Return a compiled-in parameter, or `otherwise` if it has none of the name.
+    //! Return a compile-time argument, or `otherwise` if there is none of this name.
     int32_t constant(std::string_view constantName, int32_t otherwise = 0) const;
 
-    //! Whether it is launched with the parameter.
-    bool takes(Parameter parameter) const;
+    //! Whether it has a run-time parameter.
+    template <typename Value> bool takes(TypedParameter<Value> parameter) const
+    {
+        return std::find(parameters.begin(), parameters.end(), parameter.index) != parameters.end();
+    }
 };
 
 //! All kernels in the library.
 std::vector<Kernel> const& kernels();
 
-//! Hash of the manifest they were made from.
+//! Hash of the manifest.
 extern char const* const kMANIFEST_HASH;
 
-//! What there is, as members of a JSON object.
+//! Description of the kernels, as members of a JSON object.
 extern char const* const kKERNELS_DESCRIPTION;
 
-//! Rows of elements in device memory, each of which follows the one before after `stride`.
-struct Matrix
-{
-    void const* data;
-    int64_t rows;
-    int64_t columns;
-    int64_t stride;
-};
-
-//! Values of the parameters of a kernel, by name.
+//! Values of the parameters of a kernel, by name. The Triton source determines their types: a value
+//! that does not convert does not compile.
 class Arguments
 {
 public:
     using Value = std::variant<std::monostate, void const*, int32_t, float, Matrix>;
 
-    Value& operator[](Parameter parameter)
+    template <typename Element> Element& operator[](TypedParameter<Element> parameter)
     {
-        return mValues[static_cast<size_t>(parameter)];
+        return mValues[parameter.index].template emplace<Element>();
+    }
+
+    Value& at(size_t index)
+    {
+        return mValues[index];
     }
 
 private:
-    std::array<Value, static_cast<size_t>(Parameter::kNB_PARAMETERS)> mValues{};
+    std::array<Value, Parameter::kNAMES.size()> mValues{};
 };
 
-//! How many programs run.
+//! Number of programs.
 struct Grid
 {
     int64_t x;
     int64_t y{1};
 };
 
-//! Put a kernel into a stream.
+//! Launch a kernel on a stream.
 //!
 //! \throws std::logic_error An argument is missing.
-//! \throws std::runtime_error The driver refuses the launch.
+//! \throws std::runtime_error The driver reports an error.
 void launch(
     Kernel const& kernel, CUfunction function, Grid grid, Arguments& arguments, CUstream stream);
 

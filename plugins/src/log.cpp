@@ -42,7 +42,7 @@ void logError(char const* where, char const* what) noexcept
     }
     catch (...)
     {
-        // A message that cannot be made or delivered is no reason to end the process.
+        // A failure to log must not end the process.
     }
     std::fprintf(stderr, "nmn_plugin: %s: %s\n", where, what);
 }

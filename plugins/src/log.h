@@ -1,4 +1,4 @@
-//! What the library has to say, and how nothing it throws gets out of it.
+//! Error messages, and the guard that keeps exceptions inside the library.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -12,13 +12,13 @@
 namespace nmn::plugin
 {
 
-//! Remember where TensorRT's logger is found; until then, messages go to the standard error stream.
+//! Set the source of TensorRT's logger. Without one, messages go to standard error.
 void setLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept;
 
-//! Say what went wrong, and where.
+//! Log an error of the function or op `where`.
 void logError(char const* where, char const* what) noexcept;
 
-//! Return an exception whose message is made of `parts`: the rule, and what was got.
+//! Return an exception whose message consists of `parts`: the rule, and what was got.
 template <typename... Parts> std::invalid_argument refusal(Parts const&... parts)
 {
     std::ostringstream message;
@@ -27,9 +27,9 @@ template <typename... Parts> std::invalid_argument refusal(Parts const&... parts
     return std::invalid_argument(message.str());
 }
 
-//! Return what `action` returns; if it throws, say why and return `fallback`.
+//! Return the result of `action`. If it throws, log the error and return `fallback`.
 //!
-//! No exception may cross the boundary of the library: the other side may be of another compiler.
+//! No exception may leave the library, because the caller may be built by another compiler.
 template <typename Action, typename Result>
 Result guarded(char const* where, Result fallback, Action const& action) noexcept
 {

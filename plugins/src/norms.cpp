@@ -1,6 +1,6 @@
 #include "norms.h"
 
-#include "call.h"
+#include "sizes.h"
 
 namespace nmn::plugin
 {

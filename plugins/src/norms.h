@@ -6,7 +6,7 @@
 namespace nmn::plugin
 {
 
-//! Take the squared norms of rows, in the stream.
+//! Launch the kernel that computes the squared norms of rows.
 void launchNorms(Loaded const& kernel, Matrix const& rows, float* norms, CUstream stream);
 
 } // namespace nmn::plugin

@@ -1,15 +1,15 @@
-//! What TensorRT finds in the library: the creators of its plugins.
+//! The entry points for TensorRT, and the creators of the plugins.
 
-#include "conv.h"
-#include "dense.h"
 #include "description.h"
+#include "ops.h"
 #include "yat_plugin.h"
 
 #include <NvInferVersion.h>
 
+#include <array>
 #include <dlfcn.h>
 
-// TensorRT-RTX counts from 1.
+// The versions of TensorRT-RTX start at 1.
 static_assert(NV_TENSORRT_MAJOR == 1 || NV_TENSORRT_MAJOR >= 10,
     "The headers of TensorRT 10 or newer are needed");
 
@@ -22,15 +22,14 @@ namespace
 template <typename Op> class YatCreator final : public nvinfer1::IPluginCreatorV3One
 {
 public:
-    YatCreator()
-        : mAttributes(Op::attributes()),
-          mCollection{static_cast<int32_t>(mAttributes.size()), mAttributes.data()},
-          mKnown{kLAYOUT_FIELD}
+    YatCreator() : mKnown(attributeNames(Op::kNAME))
     {
-        for (nvinfer1::PluginField const& attribute : mAttributes)
+        mKnown.push_back(kLAYOUT_FIELD);
+        for (AttributeSpec const& spec : attributesOf(Op::kNAME))
         {
-            mKnown.push_back(attribute.name);
+            mFields.emplace_back(spec.name, nullptr, spec.type, spec.length);
         }
+        mCollection = {static_cast<int32_t>(mFields.size()), mFields.data()};
     }
 
     nvinfer1::IPluginV3* createPlugin(nvinfer1::AsciiChar const* /*name*/,
@@ -47,14 +46,17 @@ public:
                     throw refusal("a phase that the library does not know: ",
                         static_cast<int32_t>(phase), "; use a library built for this TensorRT");
                 }
-                int32_t const layout = reader.integer(kLAYOUT_FIELD, isRuntime ? 0 : kLAYOUT);
+                int32_t const layout = reader.has(kLAYOUT_FIELD) ? reader.integer(kLAYOUT_FIELD)
+                                       : isRuntime               ? 0
+                                                                 : kLAYOUT;
                 if (layout != kLAYOUT)
                 {
                     throw refusal(
                         "the engine was written by another version of the library: layout ", layout,
                         ", this one reads ", kLAYOUT, "; build it again");
                 }
-                return new YatPlugin(Op::kNAME, std::make_shared<Op const>(reader));
+                Attributes const attributes(Op::kNAME, reader);
+                return new YatPlugin(Op::kNAME, std::make_shared<Op const>(attributes));
             });
     }
 
@@ -79,13 +81,26 @@ public:
     }
 
 private:
-    std::vector<nvinfer1::PluginField> mAttributes;
-    nvinfer1::PluginFieldCollection mCollection;
-    std::vector<char const*> mKnown; //!< Names of all fields that mean something.
+    std::vector<char const*> mKnown; //!< Names of all supported fields.
+    std::vector<nvinfer1::PluginField> mFields;
+    nvinfer1::PluginFieldCollection mCollection{};
 };
 
-//! Return the major version of the TensorRT that `caller` is code of, or else of one that all the
-//! process sees; 0 if that cannot be known.
+template <typename... Ops> struct Creators
+{
+    using Array = std::array<nvinfer1::IPluginCreatorInterface*, sizeof...(Ops)>;
+
+    //! Return a creator for each op. They are never destroyed, because plugins may exist until the
+    //! process ends.
+    static Array const& all()
+    {
+        static auto const& creators = *new Array{new YatCreator<Ops>...};
+        return creators;
+    }
+};
+
+//! Return the major version of the TensorRT that contains `caller`. If that library does not export
+//! its version, return that of a globally loaded one, or 0.
 int32_t majorVersion(void* caller)
 {
     constexpr char const* kFUNCTION = "getInferLibMajorVersion";
@@ -107,7 +122,7 @@ int32_t majorVersion(void* caller)
     return version == nullptr ? 0 : version();
 }
 
-//! Whether the interfaces of a TensorRT are known: of 10 and 11, and of TensorRT-RTX 1.
+//! Return whether a version of TensorRT is supported: 10 and 11, and TensorRT-RTX 1, or unknown.
 bool isKnown(int32_t version)
 {
     if (version == 0 || version == 1 || version == 10 || version == 11)
@@ -129,17 +144,14 @@ extern "C" NMN_EXPORTED void setLoggerFinder(nvinfer1::ILoggerFinder* finder)
 extern "C" NMN_EXPORTED nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& nbCreators)
 {
     using namespace nmn::plugin;
-    using Creators = nvinfer1::IPluginCreatorInterface* const*;
+    using Result = nvinfer1::IPluginCreatorInterface* const*;
     void* const caller = __builtin_return_address(0);
     nbCreators = 0;
-    return guarded("getCreators", Creators{},
-        [&]() -> Creators
+    return guarded("getCreators", Result{},
+        [&]() -> Result
         {
-            // Never destroyed, as their plugins may outlive what else ends with the process.
-            static auto& sDense = *new YatCreator<Dense>;
-            static auto& sConv = *new YatCreator<Conv>;
-            static nvinfer1::IPluginCreatorInterface* const sCreators[] = {&sDense, &sConv};
-            nbCreators = isKnown(majorVersion(caller)) ? int32_t{std::size(sCreators)} : 0;
-            return sCreators;
+            auto const& creators = WithAllOps<Creators>::all();
+            nbCreators = isKnown(majorVersion(caller)) ? static_cast<int32_t>(creators.size()) : 0;
+            return creators.data();
         });
 }

@@ -1,5 +1,6 @@
 #include "scaling.h"
 
+#include "host_constants.h"
 #include "log.h"
 
 #include <cmath>
@@ -7,13 +8,6 @@
 
 namespace nmn::plugin
 {
-namespace
-{
-
-//! |α| and 1/|α| up to this leave float32 terms scaled by it room for norms up to 2^67.
-constexpr float kALPHA_LIMIT = 0x1p60F;
-
-} // namespace
 
 Scaling::Scaling(float epsilon_, float alpha_)
     : epsilon(epsilon_), alpha(alpha_), normScale(0.F), termFloor(0.F),
@@ -30,7 +24,7 @@ Scaling::Scaling(float epsilon_, float alpha_)
     float const size = std::fabs(alpha);
     if (!(1.F / kALPHA_LIMIT <= size && size <= kALPHA_LIMIT))
     {
-        throw refusal("alpha must be 0, or its size between 2^-60 and 2^60; got ", alpha);
+        throw refusal("alpha must be 0, or its absolute value between 2^-60 and 2^60; got ", alpha);
     }
     normScale = 1.F / size;
     termFloor = static_cast<float>(static_cast<double>(epsilon) * static_cast<double>(normScale));

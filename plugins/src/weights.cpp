@@ -14,11 +14,11 @@ int32_t narrow(int64_t value)
 
 } // namespace
 
-Weights::Weights(Call const& call, WeightShape const& shape, bool spherical,
+Weights::Weights(IoDescription const& io, WeightShape const& shape, bool spherical,
     void const* const* inputs, Workspace& workspace)
     : planes(nullptr), columnTerm(nullptr), columnScale(nullptr), columnBias(nullptr)
 {
-    if (call.prepared)
+    if (io.prepared)
     {
         if (inputs != nullptr)
         {
@@ -29,9 +29,9 @@ Weights::Weights(Call const& call, WeightShape const& shape, bool spherical,
         }
         return;
     }
-    if (!usesInPlace(call, shape))
+    if (!usesInPlace(io, shape))
     {
-        planes = workspace.takeBytes(call.planes() * shape.planeStride() * kPLANE_BYTES);
+        planes = workspace.takeBytes(io.planes() * shape.planeStride() * kPLANE_BYTES);
     }
     else if (inputs != nullptr)
     {
@@ -42,13 +42,13 @@ Weights::Weights(Call const& call, WeightShape const& shape, bool spherical,
     columnBias = workspace.take<float>(shape.rows);
 }
 
-bool usesInPlace(Call const& call, WeightShape const& shape)
+bool usesInPlace(IoDescription const& io, WeightShape const& shape)
 {
-    return call.type != nvinfer1::DataType::kFLOAT && shape.taps == 1
+    return io.type != nvinfer1::DataType::kFLOAT && shape.taps == 1
            && shape.features % kALIGNMENT == 0;
 }
 
-void prepareWeights(Loaded const& kernel, Call const& call, WeightShape const& shape,
+void prepareWeights(Loaded const& kernel, IoDescription const& io, WeightShape const& shape,
     Scaling const& scaling, bool spherical, void const* const* inputs, Weights const& weights,
     CUstream stream)
 {
@@ -67,7 +67,7 @@ void prepareWeights(Loaded const& kernel, Call const& call, WeightShape const& s
     arguments[Parameter::norm_scale] = scaling.normScale;
     arguments[Parameter::term_floor] = scaling.termFloor;
     arguments[Parameter::spherical] = static_cast<int32_t>(spherical);
-    arguments[Parameter::store] = static_cast<int32_t>(!usesInPlace(call, shape));
+    arguments[Parameter::store] = static_cast<int32_t>(!usesInPlace(io, shape));
     launch(*kernel.kernel, kernel.function, {shape.rows}, arguments, stream);
 }
 

@@ -1,18 +1,19 @@
-//! Weights as the kernels take them: prepared when the engine was built, or at every call.
+//! Weights of the kernels: prepared when the engine was built, or at every call.
 #pragma once
 
-#include "call.h"
 #include "context.h"
+#include "io_description.h"
 #include "scaling.h"
+#include "workspace.h"
 
 namespace nmn::plugin
 {
 
-//! Sizes of a weight, in the terms of `prepare_weight_kernel`.
+//! Sizes of a weight, as in `prepare_weight_kernel`.
 struct WeightShape
 {
     int64_t rows;     //!< Prototypes or filters.
-    int64_t features; //!< Of one tap.
+    int64_t features; //!< Per tap.
     int64_t taps;     //!< 1 for a matrix.
 
     //! Elements from one row of a plane to the next.
@@ -28,7 +29,7 @@ struct WeightShape
     }
 };
 
-//! Where the parts of prepared weights lie.
+//! Addresses of the parts of prepared weights.
 struct Weights
 {
     void const* planes;
@@ -36,16 +37,16 @@ struct Weights
     void const* columnScale;
     void const* columnBias;
 
-    //! \param inputs The tensors of the call, or `nullptr` to find out how much scratch is needed.
-    Weights(Call const& call, WeightShape const& shape, bool spherical, void const* const* inputs,
-        Workspace& workspace);
+    //! \param inputs The input tensors, or `nullptr` to measure the scratch memory.
+    Weights(IoDescription const& io, WeightShape const& shape, bool spherical,
+        void const* const* inputs, Workspace& workspace);
 };
 
-//! Whether a raw weight can be used as it is: 16-bit, one tap, and its rows aligned.
-bool usesInPlace(Call const& call, WeightShape const& shape);
+//! Whether a raw weight needs no planes: it is 16-bit, has one tap, and its rows are aligned.
+bool usesInPlace(IoDescription const& io, WeightShape const& shape);
 
-//! Prepare the raw weights of a call, in the stream.
-void prepareWeights(Loaded const& kernel, Call const& call, WeightShape const& shape,
+//! Launch the preparation of raw weights.
+void prepareWeights(Loaded const& kernel, IoDescription const& io, WeightShape const& shape,
     Scaling const& scaling, bool spherical, void const* const* inputs, Weights const& weights,
     CUstream stream);
 

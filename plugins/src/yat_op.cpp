@@ -5,7 +5,8 @@
 namespace nmn::plugin
 {
 
-std::vector<Kernel const*> candidates(std::string_view name, YatOp const& op, Call const& call)
+std::vector<Kernel const*> candidates(
+    std::string_view name, YatOp const& op, IoDescription const& io)
 {
     std::vector<Kernel const*> found;
     for (Kernel const& kernel : kernels())
@@ -16,11 +17,11 @@ std::vector<Kernel const*> candidates(std::string_view name, YatOp const& op, Ca
             found.push_back(&kernel);
         }
     }
-    // An engine may run on another GPU than it was built on, with the same tactics.
+    // An engine may run on a different GPU from the one it was built on, with the same tactics.
     auto const isRefused = [&](Kernel const* candidate)
     {
         return std::any_of(kernels().begin(), kernels().end(), [&](Kernel const& kernel)
-            { return kernel.tactic == candidate->tactic && !op.takes(kernel, call); });
+            { return kernel.tactic == candidate->tactic && !op.takes(kernel, io); });
     };
     found.erase(std::remove_if(found.begin(), found.end(), isRefused), found.end());
     return found;

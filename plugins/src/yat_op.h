@@ -1,9 +1,9 @@
-//! What tells one ⵟ op from another; everything else is in YatPlugin.
+//! Interface of a ⵟ op: everything that differs between ops. The rest is in YatPlugin.
 #pragma once
 
-#include "call.h"
+#include "attributes.h"
 #include "context.h"
-#include "fields.h"
+#include "io_description.h"
 #include "kernel.h"
 
 #include <NvInferRuntime.h>
@@ -15,15 +15,15 @@
 namespace nmn::plugin
 {
 
-//! Kernels that are launched before the main one of a call; those without a name are not needed.
+//! Names of the kernels that are launched before the main one; empty if not needed.
 struct Steps
 {
     std::string weights; //!< Prepares raw weights.
-    std::string pixels;  //!< Brings the input to channels last and takes its norms.
-    std::string norms;   //!< Takes the norms of the input as it is.
+    std::string pixels;  //!< Converts the input to channels last and computes its norms.
+    std::string norms;   //!< Computes the norms of the input.
 };
 
-//! The same and the main one, loaded.
+//! The main kernel and those before it, loaded.
 struct LoadedSteps
 {
     Loaded main;
@@ -32,16 +32,20 @@ struct LoadedSteps
     Loaded norms;
 };
 
-//! One op with its attributes; never changes once made, so that clones of a plugin share it.
+//! An op with its attributes. It is immutable, so that clones of a plugin share it.
 //!
-//! Methods throw std::invalid_argument if they are given what the op does not take.
+//! Methods throw std::invalid_argument if the op does not support their arguments.
 class YatOp
 {
 public:
+    explicit YatOp(Attributes attributes) : mAttributes(std::move(attributes)) {}
+
     virtual ~YatOp() = default;
 
-    //! Write the attributes that the op was made from.
-    virtual void write(FieldWriter& fields) const = 0;
+    Attributes const& attributes() const
+    {
+        return mAttributes;
+    }
 
     //! Number of inputs in the prepared form.
     virtual int32_t nbPreparedInputs() const = 0;
@@ -51,37 +55,41 @@ public:
         nvinfer1::DimsExprs const& weight, bool prepared, nvinfer1::IExprBuilder& builder) const
         = 0;
 
-    //! The axis of an input whose size the weight decides.
+    //! The axis of the input whose size is determined by the weight.
     virtual int32_t featureAxis(nvinfer1::Dims const& x) const = 0;
 
-    //! Whether the input and the output must be channels last, else they must be linear.
-    virtual bool wantsChannelsLast(Call const& call) const = 0;
+    //! Whether the input and the output must be channels last; otherwise they must be linear.
+    virtual bool wantsChannelsLast(IoDescription const& io) const = 0;
 
-    //! The format that is channels last, or the linear one if the op has none.
+    //! The channels-last format of the op, or the linear one if it has none.
     virtual nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType type) const = 0;
 
-    //! Check the sizes of a call.
-    virtual void check(Call const& call) const = 0;
+    //! Check the sizes of a layer.
+    virtual void check(IoDescription const& io) const = 0;
 
-    //! Whether a kernel of the op computes calls of these types and sizes, smaller ones too.
-    virtual bool takes(Kernel const& kernel, Call const& call) const = 0;
+    //! Whether a kernel of the op supports a layer of these types and sizes, and smaller ones.
+    virtual bool takes(Kernel const& kernel, IoDescription const& io) const = 0;
 
-    //! Choose one of the `candidates` of a call without timing any.
-    virtual Kernel const& choose(std::vector<Kernel const*> const& candidates, Call const& call,
-        int32_t processors) const = 0;
+    //! Choose one of the `candidates` of a layer without timing.
+    virtual Kernel const& choose(std::vector<Kernel const*> const& candidates,
+        IoDescription const& io, int32_t processors) const = 0;
 
-    //! Name the kernels that a call needs before `main`.
-    virtual Steps steps(Kernel const& main, Call const& call) const = 0;
+    //! Return the names of the kernels that must run before `main`.
+    virtual Steps steps(Kernel const& main, IoDescription const& io) const = 0;
 
-    //! Bytes of scratch memory for a call, or any smaller one, with the kernel `main`.
-    virtual size_t workspaceSize(Kernel const& main, Call const& call) const = 0;
+    //! Bytes of scratch memory for a layer of these or smaller sizes with the kernel `main`.
+    virtual size_t workspaceSize(Kernel const& main, IoDescription const& io) const = 0;
 
-    //! Put the kernels of a call into the stream.
-    virtual void enqueue(Call const& call, LoadedSteps const& steps, int32_t processors,
+    //! Launch all kernels of a layer on the stream.
+    virtual void enqueue(IoDescription const& io, LoadedSteps const& steps, int32_t processors,
         void const* const* inputs, void* output, void* workspace, CUstream stream) const = 0;
+
+private:
+    Attributes mAttributes;
 };
 
-//! Return one kernel of every configuration of an op that takes a call on every architecture.
-std::vector<Kernel const*> candidates(std::string_view name, YatOp const& op, Call const& call);
+//! Return the kernels of an op that support a layer on every architecture, one per tactic.
+std::vector<Kernel const*> candidates(
+    std::string_view name, YatOp const& op, IoDescription const& io);
 
 } // namespace nmn::plugin

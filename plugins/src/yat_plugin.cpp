@@ -1,5 +1,7 @@
 #include "yat_plugin.h"
 
+#include "sizes.h"
+
 namespace nmn::plugin
 {
 namespace
@@ -23,9 +25,9 @@ Kernel const& byTactic(std::string_view op, int32_t tactic)
 } // namespace
 
 YatPlugin::YatPlugin(char const* name, std::shared_ptr<YatOp const> op)
-    : mName(name), mOp(std::move(op)), mNotLoaded("no shapes were set, or none that fit")
+    : mName(name), mOp(std::move(op)), mNotLoaded("no supported shapes were set")
 {
-    mOp->write(mFields);
+    mOp->attributes().write(mFields);
     mAttributes = mFields.text();
     mTimingCacheId = mAttributes + " kernels=" + kMANIFEST_HASH;
     mFields.add(kLAYOUT_FIELD, std::vector<int32_t>{kLAYOUT});
@@ -89,7 +91,7 @@ int32_t YatPlugin::setTactic(int32_t tactic) noexcept
                 byTactic(mName, tactic);
             }
             mTactic = tactic;
-            if (mCall)
+            if (mIo)
             {
                 load();
             }
@@ -104,23 +106,24 @@ int32_t YatPlugin::onShapeChange(PluginTensorDesc const* in, int32_t nbInputs,
         [&]
         {
             checkNbInputs(nbInputs);
-            auto call = std::make_unique<Call const>(in, nbInputs, in[kX].dims, in[kWEIGHT].dims);
-            // TensorRT also calls this where only an address has changed.
-            if (mCall && *mCall == *call && mNotLoaded.empty())
+            auto io = std::make_unique<IoDescription const>(
+                in, nbInputs, in[kX].dims, in[kWEIGHT].dims);
+            // TensorRT also calls this if only an address has changed.
+            if (mIo && *mIo == *io && mNotLoaded.empty())
             {
                 return kSUCCESS;
             }
-            mCall.reset();
-            mNotLoaded = "no shapes were set, or none that fit";
-            checkCall(*call, in, nbInputs);
-            mCall = std::move(call);
+            mIo.reset();
+            mNotLoaded = "no supported shapes were set";
+            checkIo(*io, in, nbInputs);
+            mIo = std::move(io);
             load();
             return kSUCCESS;
         });
 }
 
-//! Find the kernels of the call. That there are none, as on a machine without a GPU that builds
-//! engines for others, is an error only once they are to run.
+//! Load the kernels. A failure is reported by enqueue, not here: a machine without a GPU may set
+//! shapes while it builds an engine for another one.
 void YatPlugin::load()
 {
     try
@@ -128,19 +131,19 @@ void YatPlugin::load()
         Context& context = Context::current();
         mProcessors = context.processors();
         Kernel const& main = mTactic == 0
-                                 ? mOp->choose(candidates(mName, *mOp, *mCall), *mCall, mProcessors)
+                                 ? mOp->choose(candidates(mName, *mOp, *mIo), *mIo, mProcessors)
                                  : byTactic(mName, mTactic);
         mSteps = {};
         mSteps.main = context.load(main.name);
-        Steps const steps = mOp->steps(*mSteps.main.kernel, *mCall);
+        Steps const steps = mOp->steps(*mSteps.main.kernel, *mIo);
         auto const load = [&context](std::string const& name)
         { return name.empty() ? Loaded{} : context.load(name); };
         mSteps.weights = load(steps.weights);
         mSteps.pixels = load(steps.pixels);
         mSteps.norms = load(steps.norms);
-        if (!mOp->takes(*mSteps.main.kernel, *mCall))
+        if (!mOp->takes(*mSteps.main.kernel, *mIo))
         {
-            throw refusal("kernel ", main.name, " does not take an input of ", toString(mCall->x));
+            throw refusal("kernel ", main.name, " does not take an input of ", toString(mIo->x));
         }
         mNotLoaded.clear();
     }
@@ -161,7 +164,7 @@ int32_t YatPlugin::enqueue(PluginTensorDesc const* /*inputDesc*/,
             {
                 throw std::runtime_error(mNotLoaded);
             }
-            mOp->enqueue(*mCall, mSteps, mProcessors, inputs, outputs[0], workspace, stream);
+            mOp->enqueue(*mIo, mSteps, mProcessors, inputs, outputs[0], workspace, stream);
             return kSUCCESS;
         });
 }

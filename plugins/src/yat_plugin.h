@@ -1,4 +1,4 @@
-//! All that TensorRT wants of a plugin, for any ⵟ op.
+//! TensorRT's plugin interfaces, for any ⵟ op.
 #pragma once
 
 #include "log.h"
@@ -19,7 +19,7 @@ constexpr char const* kVERSION = "1";
 constexpr int32_t kSUCCESS = 0;
 constexpr int32_t kFAILURE = 1;
 
-//! Name and number of the way fields are written to engines; another number is not read.
+//! Name and version of the layout of serialized fields. Other versions are refused.
 constexpr char const* kLAYOUT_FIELD = "layout";
 constexpr int32_t kLAYOUT = 1;
 
@@ -74,8 +74,8 @@ public:
 
 private:
     void checkNbInputs(int32_t nbInputs) const;
-    void checkCall(
-        Call const& call, nvinfer1::PluginTensorDesc const* inputs, int32_t nbInputs) const;
+    void checkIo(
+        IoDescription const& io, nvinfer1::PluginTensorDesc const* inputs, int32_t nbInputs) const;
     void load();
 
     char const* mName;
@@ -84,13 +84,13 @@ private:
     std::string mAttributes;
     std::string mTimingCacheId;
 
-    std::vector<int32_t> mTactics; //!< Of the types and sizes last configured.
-    int32_t mTactic{0};            //!< 0: choose without timing.
+    std::vector<int32_t> mTactics; //!< For the types and sizes of the last configurePlugin.
+    int32_t mTactic{0};            //!< 0 means to choose without timing.
 
-    std::unique_ptr<Call const> mCall; //!< What enqueue will be called with.
+    std::unique_ptr<IoDescription const> mIo; //!< Types and sizes for enqueue.
     LoadedSteps mSteps{};
     int32_t mProcessors{0};
-    std::string mNotLoaded; //!< Why there is nothing to launch; empty if there is.
+    std::string mNotLoaded; //!< Why no kernels are loaded; empty if they are.
 };
 
 } // namespace nmn::plugin

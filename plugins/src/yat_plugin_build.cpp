@@ -1,6 +1,8 @@
-//! What TensorRT asks a plugin while an engine is built.
+//! The interface that TensorRT uses while an engine is built.
 
 #include "yat_plugin.h"
+
+#include "sizes.h"
 
 #include <algorithm>
 
@@ -14,10 +16,10 @@ using nvinfer1::DynamicPluginTensorDesc;
 using nvinfer1::PluginTensorDesc;
 using nvinfer1::TensorFormat;
 
-//! Multiprocessors of a usual GPU, for a choice that is made before there is one.
+//! Multiprocessors of a typical GPU, for a choice that is made before the GPU is known.
 constexpr int32_t kUSUAL_PROCESSORS = 128;
 
-std::vector<PluginTensorDesc> settled(DynamicPluginTensorDesc const* inputs, int32_t nbInputs)
+std::vector<PluginTensorDesc> largestShapes(DynamicPluginTensorDesc const* inputs, int32_t nbInputs)
 {
     std::vector<PluginTensorDesc> descriptions;
     std::transform(inputs, inputs + nbInputs, std::back_inserter(descriptions),
@@ -30,9 +32,9 @@ std::vector<PluginTensorDesc> settled(DynamicPluginTensorDesc const* inputs, int
     return descriptions;
 }
 
-//! Refuse sizes of weights, and of what goes with them, that vary within a profile: which kernels
-//! there are, and how much scratch memory they need, is decided for the largest.
-void checkSettled(YatOp const& op, DynamicPluginTensorDesc const* inputs, int32_t nbInputs)
+//! Refuse weights whose sizes vary within a profile, because kernels and scratch memory are chosen
+//! for the largest size.
+void checkFixedWeights(YatOp const& op, DynamicPluginTensorDesc const* inputs, int32_t nbInputs)
 {
     for (int32_t i = 0; i < nbInputs; ++i)
     {
@@ -48,7 +50,7 @@ void checkSettled(YatOp const& op, DynamicPluginTensorDesc const* inputs, int32_
     }
 }
 
-//! Type of an input, given that of the first.
+//! Return the required type of an input, given the type of the first.
 DataType inputType(int32_t index, DataType x, bool prepared)
 {
     if (!prepared || index == kX)
@@ -62,12 +64,12 @@ DataType inputType(int32_t index, DataType x, bool prepared)
     return DataType::kFLOAT;
 }
 
-//! Whether as many planes add up to the weight as kernels of the type take. Those of a 16-bit type
-//! are the weight itself; that they are not of the other one, a strongly typed network sees to.
-bool hasRightPlanes(Call const& call)
+//! Whether there are kernels for this number of planes. The plane of a 16-bit type is the weight
+//! itself; a strongly typed network ensures that it is not of the other 16-bit type.
+bool hasRightPlanes(IoDescription const& io)
 {
-    int32_t const planes = call.planes();
-    return call.type == DataType::kFLOAT ? planes == 2 || planes == 3 : planes == 1;
+    int32_t const planes = io.planes();
+    return io.type == DataType::kFLOAT ? planes == 2 || planes == 3 : planes == 1;
 }
 
 bool isSupported(DataType type)
@@ -91,21 +93,22 @@ void YatPlugin::checkNbInputs(int32_t nbInputs) const
     }
 }
 
-void YatPlugin::checkCall(Call const& call, PluginTensorDesc const* inputs, int32_t nbInputs) const
+void YatPlugin::checkIo(
+    IoDescription const& io, PluginTensorDesc const* inputs, int32_t nbInputs) const
 {
-    mOp->check(call);
-    if (!hasRightPlanes(call))
+    mOp->check(io);
+    if (!hasRightPlanes(io))
     {
         throw refusal(
-            "a weight is 2 or 3 planes if it is float32, else 1; got ", toString(call.weight));
+            "a weight is 2 or 3 planes if it is float32, else 1; got ", toString(io.weight));
     }
-    // The bias, and of prepared weights the terms and the scales.
+    // The bias; for prepared weights, also column terms and column scales.
     for (int32_t i = kBIAS; i < nbInputs; ++i)
     {
         nvinfer1::Dims const& dims = inputs[i].dims;
-        if (dims.nbDims != 1 || dims.d[0] != call.rows())
+        if (dims.nbDims != 1 || dims.d[0] != io.rows())
         {
-            throw refusal("input ", i, " must have a number for each of the ", call.rows(),
+            throw refusal("input ", i, " must have a number for each of the ", io.rows(),
                 " rows of the weight; got ", toString(dims));
         }
     }
@@ -158,8 +161,7 @@ bool YatPlugin::supportsFormatCombination(int32_t pos, DynamicPluginTensorDesc c
             PluginTensorDesc const& asked = inOut[pos].desc;
             if (pos == kX)
             {
-                // Which of the two it must be depends on the weight too, and that is asked for
-                // next.
+                // Which of the two is required also depends on the weight, which is position 1.
                 return isSupported(asked.type)
                        && (asked.format == TensorFormat::kLINEAR
                            || asked.format == mOp->channelsLastFormat(asked.type));
@@ -177,8 +179,8 @@ bool YatPlugin::supportsFormatCombination(int32_t pos, DynamicPluginTensorDesc c
             {
                 return true;
             }
-            Call const call(&x, nbInputs, x.dims, asked.dims);
-            return mOp->wantsChannelsLast(call) == call.channelsLast && hasRightPlanes(call);
+            IoDescription const io(&x, nbInputs, x.dims, asked.dims);
+            return mOp->wantsChannelsLast(io) == io.channelsLast && hasRightPlanes(io);
         });
 }
 
@@ -190,13 +192,13 @@ int32_t YatPlugin::configurePlugin(DynamicPluginTensorDesc const* in, int32_t nb
         {
             mTactics.clear();
             checkNbInputs(nbInputs);
-            checkSettled(*mOp, in, nbInputs);
-            auto const inputs = settled(in, nbInputs);
-            Call const call(inputs.data(), nbInputs, in[kX].max, in[kWEIGHT].max);
-            checkCall(call, inputs.data(), nbInputs);
-            auto const found = candidates(mName, *mOp, call);
-            // First the one that is chosen without timing: TensorRT-RTX takes the first.
-            Call const usual(inputs.data(), nbInputs, in[kX].opt, in[kWEIGHT].opt);
+            checkFixedWeights(*mOp, in, nbInputs);
+            auto const inputs = largestShapes(in, nbInputs);
+            IoDescription const io(inputs.data(), nbInputs, in[kX].max, in[kWEIGHT].max);
+            checkIo(io, inputs.data(), nbInputs);
+            auto const found = candidates(mName, *mOp, io);
+            // The choice without timing comes first, because TensorRT-RTX uses the first tactic.
+            IoDescription const usual(inputs.data(), nbInputs, in[kX].opt, in[kWEIGHT].opt);
             mTactics.push_back(mOp->choose(found, usual, kUSUAL_PROCESSORS).tactic);
             for (Kernel const* const kernel : found)
             {
@@ -215,14 +217,15 @@ size_t YatPlugin::getWorkspaceSize(DynamicPluginTensorDesc const* inputs, int32_
     return guarded(mName, size_t{0},
         [&]
         {
-            auto const descriptions = settled(inputs, nbInputs);
-            Call const call(descriptions.data(), nbInputs, inputs[kX].max, inputs[kWEIGHT].max);
+            auto const descriptions = largestShapes(inputs, nbInputs);
+            IoDescription const io(
+                descriptions.data(), nbInputs, inputs[kX].max, inputs[kWEIGHT].max);
             size_t size = 0;
             for (Kernel const& kernel : kernels())
             {
-                if (kernel.op == mName && mOp->takes(kernel, call))
+                if (kernel.op == mName && mOp->takes(kernel, io))
                 {
-                    size = std::max(size, mOp->workspaceSize(kernel, call));
+                    size = std::max(size, mOp->workspaceSize(kernel, io));
                 }
             }
             return size;

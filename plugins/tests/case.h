@@ -1,4 +1,4 @@
-//! A call of an op with inputs and the bounds of its output, read from files.
+//! A test case: an op with inputs and bounds of its output, read from files.
 #pragma once
 
 #include "plugin_host.h"
@@ -9,7 +9,7 @@
 namespace nmn::plugin::test
 {
 
-//! One case.
+//! A test case.
 //!
 //! Its folder has a file case.txt, with lines such as
 //!
@@ -19,8 +19,8 @@ namespace nmn::plugin::test
 //!     input fp16 2 16 8 8
 //!     output fp16 2 32 8 8
 //!
-//! the inputs as input0.bin and so on, channels first, and low.bin and high.bin, float32, between
-//! which every element of the output must be.
+//! The inputs are input0.bin and so on, channels first. low.bin and high.bin, float32, are bounds
+//! of every element of the output.
 struct Case
 {
     std::string name;
@@ -32,7 +32,7 @@ struct Case
     std::vector<float> low;
     std::vector<float> high;
 
-    //! \throws std::runtime_error A file is missing or not as it should be.
+    //! \throws std::runtime_error A file is missing or invalid.
     explicit Case(std::string const& folder);
 };
 
@@ -41,7 +41,7 @@ size_t bytesOf(nvinfer1::DataType type);
 //! Elements of a tensor.
 int64_t countOf(Tensor const& tensor);
 
-//! Bring a tensor from channels first to channels last, or back.
+//! Convert a tensor from channels first to channels last, or back.
 std::vector<char> toChannelsLast(Tensor const& tensor, std::vector<char> const& content);
 std::vector<char> toChannelsFirst(Tensor const& tensor, std::vector<char> const& content);
 

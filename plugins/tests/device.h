@@ -33,11 +33,11 @@ private:
     CUstream mStream{};
 };
 
-//! Memory of the device with a margin behind it, in which nothing may be written.
+//! Device memory, followed by a margin that must not be written.
 class Buffer
 {
 public:
-    //! Allocate `size` bytes that are no number of any type.
+    //! Allocate `size` bytes, filled with NaN of every type.
     explicit Buffer(size_t size);
     explicit Buffer(std::vector<char> const& content);
     ~Buffer();
@@ -46,10 +46,10 @@ public:
     void* data() const;
     std::vector<char> read() const;
 
-    //! Make it no number again.
+    //! Fill with NaN again.
     void clear();
 
-    //! Whether the margin is as it was.
+    //! Whether the margin is unchanged.
     bool isMarginIntact() const;
 
 private:

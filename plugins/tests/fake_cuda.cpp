@@ -1,5 +1,5 @@
-//! A stand-in for the CUDA driver, for tests without a GPU: its memory is the host's, and a kernel
-//! that is launched is handed to a function of the test's, which computes what it would.
+//! A fake CUDA driver for tests without a GPU. Its memory is host memory. Launches call a function
+//! of the test, which executes the kernel.
 
 #include <cuda.h>
 
@@ -9,7 +9,7 @@
 #include <map>
 #include <string>
 
-// Names that cuda.h turns into those of a later version are the ones that programs look up.
+// cuda.h maps some names to versioned ones, which are those that programs look up.
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 namespace
@@ -23,7 +23,7 @@ Launcher sLauncher = nullptr;
 int sCapability = 80;
 int sProcessors = 2;
 
-//! What a descriptor is, to those who do not copy with it.
+//! Content of a fake tensor map.
 struct Map
 {
     void* data;
@@ -44,7 +44,7 @@ struct Function
 
 } // namespace
 
-//! Set what the device is and who computes its kernels.
+//! Set the device and the function that executes kernels.
 EXPORTED void fakeCudaSetUp(Launcher launcher, int capability, int processors)
 {
     sLauncher = launcher;
@@ -59,7 +59,7 @@ EXPORTED CUresult cuInit(unsigned)
 
 EXPORTED CUresult cuGetErrorString(CUresult, char const** text)
 {
-    *text = "an error of the stand-in";
+    *text = "an error of the fake driver";
     return CUDA_SUCCESS;
 }
 
@@ -92,7 +92,7 @@ EXPORTED CUresult cuCtxGetCurrent(CUcontext* context)
 
 EXPORTED CUresult cuCtxGetId(CUcontext, unsigned long long* id)
 {
-    // A device of another kind is another context.
+    // Each kind of device has its own context.
     *id = static_cast<unsigned long long>(1000 * sCapability + sProcessors);
     return CUDA_SUCCESS;
 }

@@ -1,5 +1,4 @@
-//! A TensorRT of a version that the plugin library cannot know, and that no one else in the process
-//! sees.
+//! A fake TensorRT of an unsupported version, loaded locally.
 
 #include <cstdint>
 #include <dlfcn.h>
@@ -11,7 +10,7 @@ EXPORTED int32_t getInferLibMajorVersion()
     return 12;
 }
 
-//! Load a plugin library as TensorRT does, and return how many creators it gives, or -1.
+//! Load a plugin library as TensorRT does, and return the number of its creators, or -1.
 EXPORTED int32_t fakeInferLoad(char const* path)
 {
     void* const library = dlopen(path, RTLD_NOW | RTLD_LOCAL);

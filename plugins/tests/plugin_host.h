@@ -1,4 +1,4 @@
-//! What TensorRT is to a plugin, for tests: no library of TensorRT's is needed.
+//! The parts of TensorRT that a plugin uses, for tests without TensorRT.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -46,7 +46,7 @@ private:
     std::vector<nvinfer1::IPluginCreatorV3One*> mCreators;
 };
 
-//! Fields that own what they point to.
+//! Plugin fields that own their data.
 class Fields
 {
 public:
@@ -90,14 +90,14 @@ struct Tensor
 
 nvinfer1::Dims toDims(std::vector<int64_t> const& sizes);
 
-//! Describe tensors whose sizes do not vary; all linear.
+//! Describe linear tensors of fixed sizes.
 std::vector<nvinfer1::DynamicPluginTensorDesc> describe(std::vector<Tensor> const& tensors);
 
-//! Return the sizes of the output, or none if the plugin refuses the inputs. Negative sizes are not
-//! known while a network is built.
+//! Return the sizes of the output, or none if the plugin refuses the inputs. Negative sizes are
+//! dynamic.
 std::vector<int64_t> outputSizes(Plugin& plugin, std::vector<Tensor> const& inputs);
 
-//! Settle the formats of inputs and output as TensorRT does, by asking for one after the other.
+//! Choose the formats of inputs and output as TensorRT does, one tensor after the other.
 //!
 //! \return Whether the plugin takes the tensors in any format; `tensors` are then described in it.
 bool negotiate(Plugin& plugin, std::vector<nvinfer1::DynamicPluginTensorDesc>& tensors);

@@ -1,4 +1,4 @@
-//! Attributes and tensors that tests begin with.
+//! Default attributes and tensors of the tests.
 #pragma once
 
 #include "plugin_host.h"

@@ -1,4 +1,4 @@
-//! What TensorRT may ask of the plugins without a GPU.
+//! Tests of the parts of the plugin interface that need no GPU.
 
 #include "samples.h"
 #include "tests.h"
@@ -188,7 +188,7 @@ void testWorkspace(Library& library, Report& report)
     report.check(least == 2 * 8 * 8 * sizeof(float), "norms of pixels and nothing else");
     size_t const more
         = sizeOf(conv, raw(DataType::kHALF, {2, 16, 8, 8}, {16, 16, 1, 1}), {2, 16, 8, 8});
-    report.check(more > least, "raw weights need room");
+    report.check(more > least, "raw weights need scratch memory");
     size_t const most
         = sizeOf(conv, raw(DataType::kHALF, {2, 3, 8, 8}, {16, 3, 1, 1}), {2, 16, 8, 8});
     report.check(most > least, "so do pixels that are not channels last");

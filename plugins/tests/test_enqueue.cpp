@@ -1,4 +1,4 @@
-//! Kernels launched through the plugins on device memory, and their results held against bounds.
+//! Tests that run kernels through the plugins and compare the results with bounds.
 
 #include "case.h"
 #include "device.h"
@@ -16,7 +16,7 @@ using nvinfer1::DynamicPluginTensorDesc;
 using nvinfer1::PluginTensorDesc;
 using nvinfer1::TensorFormat;
 
-//! Ready memory for a case, in the formats that the plugin asked for.
+//! Device memory of a case, in the formats that the plugin chose.
 struct Memory
 {
     std::vector<std::unique_ptr<Buffer>> inputs;
@@ -93,7 +93,7 @@ void runTactic(Library& library, Device const& device, Case const& sample, Plugi
         device.synchronize();
         result = memory.output.read();
     }
-    report.check(results[0] == results[1], what + ": twice the same");
+    report.check(results[0] == results[1], what + ": both runs give the same bits");
     report.check(memory.output.isMarginIntact(), what + ": nothing written behind the output");
     report.check(
         memory.workspace.isMarginIntact(), what + ": nothing written behind the workspace");

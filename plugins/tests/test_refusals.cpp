@@ -1,4 +1,4 @@
-//! What comes of bad requests: one line, and nothing else.
+//! Tests that an invalid request causes an error of one line.
 
 #include "samples.h"
 #include "tests.h"
@@ -35,7 +35,7 @@ void testBadSizes(Library& library, Report& report)
     report.says(library, "of the input's type");
 }
 
-//! Sizes that are known only once there is a profile.
+//! Sizes that are only known with a profile.
 void testBadCalls(Library& library, Report& report)
 {
     Plugin dense = create(library, "YatDense", denseFields());
@@ -48,7 +48,7 @@ void testBadCalls(Library& library, Report& report)
         {
             tensors[i].min = toDims(smallest[i].sizes);
         }
-        // Of the output, only how many there are is looked at.
+        // Only the number of outputs is used.
         return plugin.build->configurePlugin(
             tensors.data(), static_cast<int32_t>(tensors.size()), tensors.data(), 1);
     };
@@ -126,7 +126,7 @@ void testBadFields(Library& library, Report& report)
     report.check(static_cast<bool>(create(library, "YatDense", Fields())), "defaults");
 }
 
-//! Enqueue where it cannot be: before shapes are set, and without a device.
+//! Enqueue before shapes are set, and without a device.
 void testEnqueueRefusal(Library& library, Report& report)
 {
     Plugin plugin = create(library, "YatDense", denseFields());
@@ -145,7 +145,7 @@ void testEnqueueRefusal(Library& library, Report& report)
             inputs.data(), &output[0].desc, addresses, results, nullptr, nullptr);
     };
     report.check(enqueue() != 0, "no enqueue before shapes are set");
-    report.says(library, "no shapes were set, or none that fit");
+    report.says(library, "no supported shapes were set");
     if (!report.hasDevice)
     {
         report.check(plugin.runtime->onShapeChange(inputs.data(), 3, &output[0].desc, 1) == 0,
@@ -158,7 +158,7 @@ void testEnqueueRefusal(Library& library, Report& report)
         "shapes that do not fit");
     report.says(library, "as many features");
     report.check(enqueue() != 0, "no enqueue after shapes that do not fit");
-    report.says(library, "or none that fit");
+    report.says(library, "no supported shapes were set");
 }
 
 } // namespace

@@ -1,4 +1,4 @@
-//! The tests of the plugin library, and the counting of what went wrong.
+//! The tests of the plugin library, and the report of their results.
 #pragma once
 
 #include "plugin_host.h"
@@ -12,7 +12,7 @@ namespace nmn::plugin::test
 //! Counts checks, and prints those that fail.
 struct Report
 {
-    bool hasDevice{false}; //!< Whether there is a CUDA driver to be found.
+    bool hasDevice{false}; //!< Whether there is a CUDA driver.
     int32_t nbChecks{0};
     int32_t nbFailures{0};
 
@@ -32,7 +32,7 @@ struct Report
         check(got == wanted, what);
     }
 
-    //! Check that the library has just said something, in one line.
+    //! Check that the library has just logged one line that contains `part`.
     void says(Library& library, std::string const& part)
     {
         std::string const message = library.logger().take();
@@ -42,10 +42,10 @@ struct Report
     }
 };
 
-//! Check what TensorRT asks of the plugins without a GPU.
+//! Check the parts of the plugin interface that need no GPU.
 void testContract(Library& library, Report& report);
 
-//! Check what comes of bad requests.
+//! Check the errors of invalid requests.
 void testRefusals(Library& library, Report& report);
 
 //! Run the cases in the subfolders of `folder`, as tests/plugins/written_cases.py writes them, on

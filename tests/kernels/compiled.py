@@ -1,8 +1,8 @@
-"""Compile kernels in a process of its own, for tests that run where kernels are interpreted.
+"""Compile kernels in a separate process, because the tests' own process interprets them.
 
 python compiled.py build FOLDER VARIANT…    the variants for sm_80 and sm_90
-python compiled.py fail FOLDER VARIANT…     the same with an audit that finds fault
-python compiled.py bad FOLDER               a kernel that has everything the audit looks for
+python compiled.py fail FOLDER VARIANT…     the same with an audit that reports a problem
+python compiled.py bad FOLDER               a kernel with every problem that the audit detects
 """
 
 import json
@@ -40,7 +40,7 @@ def bad_kernel(
 
 
 def bad(square: bool, registers: int, warps: int, block: int) -> list[str]:
-    """Return what the audit says of the bad kernel."""
+    """Return the findings of the audit for the bad kernel."""
     names = bad_kernel.arg_names
     source = ASTSource(
         bad_kernel,
@@ -56,7 +56,7 @@ def bad(square: bool, registers: int, warps: int, block: int) -> list[str]:
 
 
 def main(command: str, folder: str, *names: str) -> None:
-    """Do what the command line says."""
+    """Run the command line."""
     if command == "build":
         aot.build((80, 90), Path(folder), only=lambda variant: variant.name in names)
     elif command == "fail":

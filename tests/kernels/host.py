@@ -1,4 +1,4 @@
-"""A host of the compiled kernels: it binds arguments by name, and keeps what they were promised."""
+"""A host of the compiled kernels: passes arguments by name, and checks their divisibility by 16."""
 
 import functools
 import math
@@ -28,12 +28,12 @@ def by_name() -> Mapping[str, Variant]:
 
 
 def blocks(count: int, name: str, constant: str) -> int:
-    """Return how many blocks of a variant hold `count` of something."""
+    """Return the number of blocks of a variant that `count` elements need."""
     return -(-count // by_name()[name].constants[constant])
 
 
 def launch(name: str, grid: tuple[int, ...], **arguments: Any) -> None:
-    """Launch a variant in the interpreter as the manifest says that it may be."""
+    """Launch a variant in the interpreter, and check its arguments against the manifest."""
     variant = by_name()[name]
     assert list(arguments) == list(variant.types)
     for parameter, kind in variant.types.items():
@@ -45,13 +45,13 @@ def launch(name: str, grid: tuple[int, ...], **arguments: Any) -> None:
     for parameter in variant.divisible:
         value = arguments[parameter]
         number = value.data_ptr() if isinstance(value, Tensor) else value
-        assert number % 16 == 0, f"{name} was promised that {parameter} is a multiple of 16"
+        assert number % 16 == 0, f"{name} requires that {parameter} is a multiple of 16"
     variant.kernel[grid](**arguments, **variant.constants)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What `prepare_weight` makes of a weight, in memory that held something else before."""
+    """Result of `prepare_weight`; its memory was initialized with NaN."""
 
     planes: Tensor
     column_term: Tensor
@@ -103,7 +103,7 @@ def prepare_weight(
 
 
 def row_norms(rows: Tensor) -> Tensor:
-    """Take the norms of rows that may begin anywhere."""
+    """Return the squared norms of rows of any stride."""
     name = f"row_norm_{NAMES[rows.dtype]}_general"
     norm = rows.new_empty(len(rows), dtype=torch.float32)
     launch(
@@ -119,7 +119,7 @@ def row_norms(rows: Tensor) -> Tensor:
 
 
 def pack_pixels(images: Tensor, group: int, padded_feat_dim: int) -> tuple[Tensor, Tensor]:
-    """Bring [B, C, *S] to [B · S, group, padded features], and take the norms."""
+    """Convert [B, C, *S] to [B · S, group, padded features], and compute the norms."""
     name = f"pack_pixels_{NAMES[images.dtype]}"
     batch, channels, pixel_dim = *images.shape[:2], images.shape[2:].numel()
     pixels = images.new_full((batch * pixel_dim, group, padded_feat_dim), math.nan)
@@ -145,7 +145,7 @@ def dense(
     alpha: float,
     spherical: bool,
 ) -> Tensor:
-    """Compute YatDense with rows K features apart, whatever K is."""
+    """Compute YatDense for any K, with rows of stride K."""
     rows, aligned = x.reshape(-1, x.shape[-1]), weight.shape[1] % ALIGNMENT == 0
     in_place = aligned and weight.dtype != torch.float32
     weights = prepare_weight(weight, bias, epsilon, alpha, spherical, store=not in_place)
@@ -186,7 +186,7 @@ def conv(
     dilations: tuple[int, ...],
     group: int,
 ) -> Tensor:
-    """Compute YatConv with pixels C channels apart, whatever C is, both sides channels first."""
+    """Compute YatConv for any number of channels; input and output are channels-first."""
     weights = prepare_weight(weight, bias, epsilon, alpha)
     feat_dim = weight.shape[1]
     pixels, norms = pack_pixels(x, group, feat_dim)

@@ -8,7 +8,8 @@ from torch import Tensor
 from nmn_export.errors import NmnExportError
 from nmn_export.kernels.conv.launch import Geometry, forward, is_channels_last, plan_conv, yat_conv
 from nmn_export.kernels.conv.weights import prepare_conv
-from nmn_export.kernels.plan import Device, Tile
+from nmn_export.kernels.device import Device
+from nmn_export.kernels.tile_size import Tile
 from nmn_export.kernels.weights import Float32Precision
 from tests import enclosure
 from tests.cases import CONV_CASES, ConvCase, conv_case, with_dtypes

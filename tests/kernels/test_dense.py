@@ -10,7 +10,8 @@ from nmn_export.errors import NmnExportError
 from nmn_export.kernels.dense import launch as dense
 from nmn_export.kernels.dense.launch import DensePlan, forward, plan_dense, yat_dense
 from nmn_export.kernels.dense.weights import prepare_dense
-from nmn_export.kernels.plan import Device, Tile
+from nmn_export.kernels.device import Device
+from nmn_export.kernels.tile_size import Tile
 from nmn_export.kernels.weights import Float32Precision
 from nmn_export.ops import exact_yat_dense
 from tests import enclosure
@@ -175,3 +176,14 @@ def test_plan(shape: tuple[int, int, int], schedule: str) -> None:
     else:
         assert plan.programs == 264
         assert plan.descriptors
+
+
+@pytest.mark.parametrize(
+    ("batch", "variant"),
+    [(1, "split_16x64"), (2048, "grouped"), (1 << 16, "row_stationary")],
+)
+def test_plan_is_that_of_the_plugin(batch: int, variant: str) -> None:
+    # plugins/tests/test_contract.cpp expects the same of the plugin, which assumes 128 SMs.
+    plan = plan_dense(batch, 1024, 512, torch.float16, "ieee", Device(90, processors=128))
+    tile = f"_{plan.tile.m}x{plan.tile.n}" if plan.schedule == "split" else ""
+    assert f"{plan.schedule}{tile}" == variant

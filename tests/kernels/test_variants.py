@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from nmn_export.kernels.ahead_of_time.build import ARCHITECTURES
-from nmn_export.kernels.ahead_of_time.variants import MODES, variants
+from nmn_export.kernels.ahead_of_time.variant import MODES
+from nmn_export.kernels.ahead_of_time.variants import variants
 from nmn_export.kernels.weights import DTYPES
 from tests import enclosure
 from tests.cases import DenseCase, conv_case, dense_case
@@ -40,21 +41,21 @@ CONV_NAMES = (
     ],
     ids=lambda case: case.id,
 )
-def test_dense_of_any_size_keeps_what_is_promised(case: DenseCase, dtype: torch.dtype) -> None:
+def test_dense_of_any_size(case: DenseCase, dtype: torch.dtype) -> None:
     arguments = case.arguments(dtype)
     enclosure.assert_near_exact(host.dense(*arguments), case, arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case_id", CONV_NAMES)
-def test_conv_of_any_size_keeps_what_is_promised(case_id: str, dtype: torch.dtype) -> None:
+def test_conv_of_any_size(case_id: str, dtype: torch.dtype) -> None:
     case = conv_case(case_id)
     arguments = case.arguments(dtype)
     enclosure.assert_near_exact(host.conv(*arguments), case, arguments)
 
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
-def test_what_general_kernels_are_promised(capability: int) -> None:
+def test_divisibility_that_general_kernels_require(capability: int) -> None:
     promised = {"row_norm": set(), "yat_dense": {"weight_out_feat_stride"}}
     promised["yat_conv"] = {"weight_plane_stride", "weight_out_feat_stride"}
     general = [v for v in variants(capability) if "_general" in v.name]
@@ -66,7 +67,7 @@ def test_what_general_kernels_are_promised(capability: int) -> None:
 
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
-def test_what_a_host_without_pytorch_needs_is_there(capability: int) -> None:
+def test_shared_kernels_exist_for_every_dtype(capability: int) -> None:
     names = {variant.name for variant in variants(capability)}
     for dtype in host.NAMES.values():
         assert {f"prepare_weight_{dtype}", f"pack_pixels_{dtype}"} <= names

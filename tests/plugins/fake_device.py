@@ -1,4 +1,4 @@
-"""A device that Triton's interpreter computes for: launches of the plugin library end up here."""
+"""A fake GPU: executes the launches of the plugin library in Triton's interpreter."""
 
 import ctypes
 import functools
@@ -40,7 +40,7 @@ LAUNCHER = ctypes.CFUNCTYPE(
 
 
 class Map(ctypes.Structure):
-    """What the stand-in for the driver makes of a tensor map, see fake_cuda.cpp."""
+    """A tensor map of the fake driver, see fake_cuda.cpp."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -54,12 +54,12 @@ class Map(ctypes.Structure):
 
 @dataclass
 class Device:
-    """A device of the stand-in driver.
+    """A device of the fake driver.
 
     Attributes:
         capability: Compute capability.
-        launched: How often each variant was launched.
-        errors: What went wrong in a launch.
+        launched: Number of launches of each variant.
+        errors: Tracebacks of failed launches.
     """
 
     capability: int
@@ -75,7 +75,7 @@ class Device:
         shared: int,
         values: Any,
     ) -> None:
-        """Compute what a kernel would."""
+        """Execute a kernel in the interpreter."""
         built = _identify(image, symbol.decode(), self.capability)
         assert threads == built["threads"]
         assert shared == built["shared_bytes"]
@@ -84,7 +84,7 @@ class Device:
         for name in variant.divisible:
             value = arguments[name]
             number = value.data_ptr() if isinstance(value, torch.Tensor) else value
-            assert number % 16 == 0, f"{variant.name} was promised a multiple of 16 for {name}"
+            assert number % 16 == 0, f"{variant.name} requires a multiple of 16 for {name}"
         self.launched[variant.name] = self.launched.get(variant.name, 0) + 1
         variant.kernel[grid](**arguments, **variant.constants)
 
@@ -154,14 +154,14 @@ class _Reader:
 
 
 def _memory(address: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return a tensor at an address, of which the interpreter looks at nothing else."""
+    """Return a tensor at an address. The interpreter only uses its address and dtype."""
     assert address, "a null pointer"
     return torch.frombuffer((ctypes.c_byte * dtype.itemsize).from_address(address), dtype=dtype)
 
 
 @contextmanager
 def fake_device(capability: int, processors: int = 2) -> Iterator[Device]:
-    """Make the stand-in driver that of the process, with one device."""
+    """Load the fake driver into the process, with one device."""
     library = ctypes.CDLL(str(PLUGIN / "fake/libcuda.so.1"), mode=ctypes.RTLD_GLOBAL)
     device = Device(capability)
 

@@ -1,4 +1,4 @@
-"""What TensorRT may ask of the plugins, by the C++ test; and what the library says of itself."""
+"""The plugins' interface to TensorRT, by the C++ test; the description of the library; embed.py."""
 
 import ctypes
 import json
@@ -9,11 +9,13 @@ from importlib import metadata
 
 import pytest
 
+from nmn_export.kernels.ahead_of_time.build import HOST_CONSTANTS
 from nmn_export.ops import OPS
 from tests.plugins.fake_device import KERNELS, PLUGIN
 
 LIBRARY = PLUGIN / "libnmn_plugin.so"
 TEST = PLUGIN / "nmn_plugin_test"
+
 
 NOT_NVIDIAS = {"libc", "libm", "libstdc++", "libgcc_s", "linux-vdso", "ld-linux-x86-64", "libdl"}
 
@@ -40,14 +42,14 @@ def test_cases_without_a_driver_are_an_error(tmp_path):
 def test_description():
     library = ctypes.CDLL(str(LIBRARY))
     library.nmnPluginDescription.restype = ctypes.c_char_p
-    told = json.loads(library.nmnPluginDescription())
+    description = json.loads(library.nmnPluginDescription())
     manifest = json.loads((KERNELS / "manifest.json").read_text())
-    assert told["version"] == metadata.version("nmn-export")
-    assert told["triton"] == manifest["triton"]
-    assert told["kernels"] == len(manifest["kernels"])
-    assert told["capabilities"] == sorted({k["capability"] for k in manifest["kernels"]})
-    # What the ONNX nodes carry is what the plugins are made from.
-    assert told["ops"] == {name: list(spec.attributes) for name, spec in OPS.items()}
+    assert description["version"] == metadata.version("nmn-export")
+    assert description["triton"] == manifest["triton"]
+    assert description["kernels"] == len(manifest["kernels"])
+    assert description["capabilities"] == sorted({k["capability"] for k in manifest["kernels"]})
+    # The plugins have the attributes of the ONNX nodes.
+    assert description["ops"] == {name: list(spec.attributes) for name, spec in OPS.items()}
 
 
 def test_an_unknown_tensorrt_is_refused():
@@ -85,6 +87,42 @@ def test_kernels_that_are_not_as_the_manifest_says(tmp_path):
     assert done.stderr.startswith("error: ")
     assert "build the kernels again" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def embed(manifest, tmp_path):
+    """Run embed.py on the built kernels with another manifest."""
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    for images in (KERNELS / "ptx", *KERNELS.glob("sm_*")):
+        (folder / images.name).symlink_to(images)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    command = [sys.executable, "plugins/embed.py", folder, tmp_path / "out"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_attributes_and_constants_of_the_library_are_those_of_the_manifest(tmp_path):
+    manifest = json.loads((KERNELS / "manifest.json").read_text())
+    assert manifest["constants"] == HOST_CONSTANTS
+    for op, spec in OPS.items():
+        defaults = {name: a["default"] for name, a in manifest["ops"][op].items()}
+        assert defaults == spec.attributes
+    manifest["constants"]["MOST_PARTS"] = 7
+    manifest["ops"]["YatDense"]["beta"] = {"type": "float", "default": 0.25}
+    assert embed(manifest, tmp_path).returncode == 0
+    header = (tmp_path / "out/host_constants.h").read_text()
+    assert "constexpr int64_t kMOST_PARTS = 7;" in header
+    table = (tmp_path / "out/kernel_table.cpp").read_text()
+    assert '{"beta", nvinfer1::PluginFieldType::kFLOAT32, 1, AttributeValue{0.25F}}' in table
+
+
+def test_a_parameter_has_one_type_in_all_kernels(tmp_path):
+    manifest = json.loads((KERNELS / "manifest.json").read_text())
+    dense = next(k for k in manifest["kernels"] if k["name"] == "yat_dense_fp16_grouped")
+    assert dense["arguments"]["batch_dim"] == "i32"
+    dense["arguments"]["batch_dim"] = "fp32"
+    done = embed(manifest, tmp_path)
+    assert done.returncode == 1
+    assert "error: batch_dim must have the same type in all kernels; got fp32, i32" in done.stderr
 
 
 def test_headers_that_are_missing(tmp_path):

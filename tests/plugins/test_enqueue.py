@@ -1,4 +1,4 @@
-"""The launch path of the plugins, numbers included: their kernels run in Triton's interpreter."""
+"""Launches and results of the plugins; the kernels run in Triton's interpreter."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tests.plugins.fake_device import fake_device, run_cases
 from tests.plugins.written_cases import ALIGNED_CASES, NAMES, write_case
 
 FORMS = list(itertools.product(NAMES, ("raw", "prepared")))
-"""Dtypes and forms of weights, which cases take in turn: the interpreter takes its time."""
+"""Dtypes and forms of weights. Cases alternate between them, because the interpreter is slow."""
 
 
 def run(folder: Path, capability: int, capfd: pytest.CaptureFixture[str]) -> dict[str, int]:
@@ -25,7 +25,7 @@ def run(folder: Path, capability: int, capfd: pytest.CaptureFixture[str]) -> dic
 
 
 def forms(number: int, count: int) -> list[tuple[torch.dtype, str]]:
-    """Return `count` forms, of other dtypes and other weights."""
+    """Return `count` forms that differ in dtype and form of weights."""
     return [FORMS[(number + 3 * i) % len(FORMS)] for i in range(count)]
 
 

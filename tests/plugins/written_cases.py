@@ -1,4 +1,4 @@
-"""Cases as files for the C++ test: `python -m tests.plugins.written_cases FOLDER`."""
+"""Write test cases as files for the C++ test: `python -m tests.plugins.written_cases FOLDER`."""
 
 import sys
 from pathlib import Path
@@ -37,20 +37,19 @@ ALIGNED_CASES = (
     ConvCase("channels-last-negative", channels=16, out_channels=16, alpha=-0.7),
     ConvCase("channels-last-3d", size=(3, 4, 5), kernel=(2, 3, 1), channels=16, out_channels=16),
 )
-"""Those whose features are aligned, for which there are faster kernels; the common table is all of
-small ones."""
+"""Cases with aligned features, which have faster kernels. The common cases are not aligned."""
 
 
 def write_case(
     folder: Path, case: DenseCase | ConvCase, dtype: torch.dtype, *, prepared: bool
 ) -> None:
-    """Write a case as plugins/tests/case.h describes.
+    """Write a case in the format of plugins/tests/case.h.
 
     Args:
-        folder: To be made.
-        case: What to compute.
-        dtype: Of the input and the output.
-        prepared: Whether the weights are as the builder prepares them, or as ONNX has them.
+        folder: Folder to create.
+        case: The case.
+        dtype: Dtype of the input and the output.
+        prepared: Whether the weights are prepared, or as in ONNX.
     """
     folder.mkdir(parents=True)
     arguments = case.arguments(dtype)

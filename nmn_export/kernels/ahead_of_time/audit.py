@@ -1,4 +1,4 @@
-"""What a compiled kernel must not have, read from its IR and machine code: no GPU is needed."""
+"""Audit of compiled kernels: spills, races and missing wgmma, read from IR and machine code."""
 
 import re
 import subprocess
@@ -11,8 +11,8 @@ from typing import Any
 import triton
 
 STACK_BUDGET = 32
-"""Bytes a thread may spill: eight registers, next to the 128 that two programs of 256 threads
-leave it. On sm_90 nothing spills, and nothing may."""
+"""Bytes that a thread may spill: eight registers, next to the 128 of a thread if two programs of
+256 threads share an SM. On sm_90 no spills are allowed."""
 
 _DEFINITION = re.compile(r"^\s*(%[\w.#-]+)(?::\d+)? = (\S+) (.*)$")
 _WAIT = re.compile(r"warp_group_dot_wait (%[\w.-]+)[^{]*\{pendings = (\d+)")
@@ -21,11 +21,11 @@ _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 @dataclass(frozen=True)
 class Resources:
-    """What a thread of a kernel has.
+    """Resources of a thread.
 
     Attributes:
-        registers: Registers.
-        stack_bytes: Stack and local memory, which is where registers spill to.
+        registers: Number of registers.
+        stack_bytes: Stack and local memory, to which registers spill.
     """
 
     registers: int
@@ -33,25 +33,25 @@ class Resources:
 
 
 def resources(cubin: bytes) -> Resources:
-    """Read them from machine code."""
+    """Return the resources per thread of a kernel in machine code."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
         tool = triton.knobs.nvidia.cuobjdump.path
         command = [tool, "-res-usage", str(path)]
         listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = _RESOURCES.search(listing)
-    assert found, f"cuobjdump -res-usage has changed its format: {listing}"
-    registers, stack, local = map(int, found.groups())
+    usage = _RESOURCES.search(listing)
+    assert usage, f"cuobjdump -res-usage has changed its format: {listing}"
+    registers, stack, local = map(int, usage.groups())
     return Resources(registers, stack + local)
 
 
 def few_buffers(ttgir: str, stages: int) -> list[str]:
     """Return the operands of asynchronous products that the next copy may overwrite.
 
-    A product that is let run on while the next is issued (`pendings` of at least 1) still reads its
-    operands, so each needs a shared-memory buffer for every stage. Triton 3.7.1 gives one fewer to
-    an operand that is also used in registers.
+    A product that is still running when the next one is issued (`pendings` of at least 1) reads
+    its operands. So each operand needs one shared-memory buffer per stage. Triton 3.7.1 allocates
+    one fewer for an operand that is also used in registers.
     """
     definitions: dict[str, tuple[str, str]] = {}
     problems = []
@@ -71,7 +71,7 @@ def few_buffers(ttgir: str, stages: int) -> list[str]:
 
 
 def _buffers(operand: str, definitions: Mapping[str, tuple[str, str]]) -> int | None:
-    """Return how many buffers the shared memory behind `operand` has; `None` for registers."""
+    """Return the number of shared-memory buffers of `operand`, or `None` if it is in registers."""
     indexed = False
     while True:
         kind, text = definitions.get(operand, ("", ""))
@@ -87,19 +87,19 @@ def _buffers(operand: str, definitions: Mapping[str, tuple[str, str]]) -> int | 
 
 
 def problems(asm: Mapping[str, Any], capability: int, stages: int, wants_wgmma: bool) -> list[str]:
-    """Return what is wrong with a compiled kernel, each in a phrase.
+    """Return the problems of a compiled kernel, each as a phrase.
 
     Args:
         asm: Its "ttgir", "ptx" and "cubin".
-        capability: What it was compiled for.
-        stages: The stages it was compiled with.
-        wants_wgmma: Whether its products must be asynchronous on sm_90.
+        capability: Compute capability it was compiled for.
+        stages: Number of stages it was compiled with.
+        wants_wgmma: Whether it must use wgmma on sm_90.
     """
     found = few_buffers(asm["ttgir"], stages)
     stack = resources(asm["cubin"]).stack_bytes
     budget = 0 if capability == 90 else STACK_BUDGET
     if stack > budget:
-        found.append(f"{stack} bytes of registers spill, {budget} may")
+        found.append(f"{stack} bytes of registers spill, {budget} allowed")
     if capability == 90 and wants_wgmma and "wgmma.mma_async" not in asm["ptx"]:
         found.append("its products do not use wgmma")
     return found

@@ -1,4 +1,4 @@
-"""Kernels compiled ahead of time: a cubin for each architecture, PTX for newer ones, a manifest."""
+"""Ahead-of-time compilation: a cubin per kernel and architecture, PTX for newer GPUs, manifest."""
 
 import hashlib
 import json
@@ -16,12 +16,25 @@ from nmn_export.errors import CheckError, NmnExportError
 from nmn_export.kernels.ahead_of_time.audit import problems, resources
 from nmn_export.kernels.ahead_of_time.variant import Variant
 from nmn_export.kernels.ahead_of_time.variants import variants
+from nmn_export.kernels.conv.launch import FEW_FILTERS
+from nmn_export.kernels.dense.launch import MOST_PARTS, PROGRAMS_PER_PROCESSOR
+from nmn_export.kernels.weights import ALIGNMENT, ALPHA_LIMIT
 from nmn_export.kernels.yat import INTERPRETED
+from nmn_export.ops import OPS
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-"""Compute capabilities that have been compiled for and audited."""
+"""Supported compute capabilities: all kernels compile for them and pass the audit."""
 
 MANIFEST = "manifest.json"
+
+HOST_CONSTANTS: dict[str, int | float] = {
+    "ALIGNMENT": ALIGNMENT,
+    "ALPHA_LIMIT": ALPHA_LIMIT,
+    "FEW_FILTERS": FEW_FILTERS,
+    "MOST_PARTS": MOST_PARTS,
+    "PROGRAMS_PER_PROCESSOR": PROGRAMS_PER_PROCESSOR,
+}
+"""Numbers that the C++ plugin shares with the launches in Python."""
 
 _WARP = 32
 _TARGET = re.compile(r"^\.target (\w+)", re.MULTILINE)
@@ -33,28 +46,29 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Built:
-    """One compiled kernel, with all that a host needs to launch it.
+    """One compiled kernel, with everything that a host needs to launch it.
 
     Attributes:
         name: Name of the variant.
-        op: The ONNX op it belongs to; "" for what belongs to several.
+        op: The ONNX op whose output it computes; "" for kernels that run before it.
         capability: Compute capability.
-        target: The compiler's target; PTX of one without a trailing "a" also runs on newer ones.
-        file: Path below the manifest.
-        sha256: Of the file.
+        target: The compiler's target. PTX for a target without a trailing "a" also runs on newer
+            GPUs.
+        file: Path of the cubin, relative to the manifest.
+        sha256: SHA-256 of the cubin.
         symbol: Name of the function.
-        arguments: Triton's parameters and types, in order, without the constants.
-        divisible_by_16: Those that must be: pointers in bytes, numbers as they are.
-        constants: Parameters that were compiled in.
-        parameters: The function's own, as PTX spells them: those of a tensor descriptor are
-            spread out, and two scratch pointers, which may be null, come last.
-        grid: How many programs to launch, in words.
+        arguments: Names and Triton types of the run-time arguments, in order.
+        divisible_by_16: Arguments that must be multiples of 16 (pointers: in bytes).
+        constants: Compile-time arguments.
+        parameters: Parameters of the function in PTX. A tensor descriptor is several parameters.
+            The last two are pointers to Triton's scratch memory, which may be null.
+        grid: Number of programs to launch, in words.
         threads: Threads per program.
         shared_bytes: Dynamic shared memory per program.
         registers: Registers per thread.
-        stack_bytes: Bytes per thread that registers spill to.
-        tensor_descriptors: What Triton says of each: block, element type, swizzle.
-        problems: What the audit found.
+        stack_bytes: Bytes of spilled registers per thread.
+        tensor_descriptors: Block, element type and swizzle of every tensor descriptor.
+        problems: Findings of the audit.
     """
 
     name: str
@@ -79,28 +93,32 @@ class Built:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was built.
+    """Everything that was built. `plugins/embed.py` makes it part of the plugin library.
 
     Attributes:
         triton: Version of the compiler.
-        kernels: Cubins, by architecture and variant.
-        ptx: Path below the manifest and SHA-256 of PTX that drivers of newer chips compile.
+        ops: Attributes of every ONNX op, with their types ("float", "int" or "ints") and defaults.
+        constants: `HOST_CONSTANTS`.
+        kernels: Compiled kernels, one per architecture and variant.
+        ptx: Path, relative to the manifest, and SHA-256 of PTX for newer GPUs.
     """
 
     triton: str
+    ops: dict[str, dict[str, Any]]
+    constants: dict[str, int | float]
     kernels: list[Built]
     ptx: dict[str, str]
 
     @property
     def problems(self) -> list[str]:
-        """What the audit found, each with the kernel it found it in."""
+        """Findings of the audit, each with its kernel."""
         return [f"{k.name} for sm_{k.capability}: {p}" for k in self.kernels for p in k.problems]
 
 
 def compile_variant(variant: Variant, capability: int) -> Any:
     """Compile one kernel with Triton; the result has `asm` and `metadata`.
 
-    Without line numbers, that is without the paths of this machine, so that files repeat anywhere.
+    Line numbers are left out, because they contain paths: the files are the same on any machine.
     """
     names = variant.kernel.arg_names
     source = ASTSource(
@@ -126,11 +144,12 @@ def build(
     Args:
         archs: Compute capabilities, such as 80 and 90.
         out: Folder for cubins (`sm_90/….cubin`), PTX (`ptx/….ptx`) and the manifest.
-        progress: If given, called with how many kernels are done, of how many, and the next.
-        only: If given, says which variants to build.
+        progress: Called with the number of kernels done, their total, and the name of the next.
+        only: Returns whether to build a variant; `None` builds all.
 
     Raises:
-        CheckError: The audit found something. The files are there to be looked at.
+        NmnExportError: An architecture is not supported.
+        CheckError: The audit found a problem. All files are written, for inspection.
     """
     _check(archs)
     wanted = ((arch, variant) for arch in archs for variant in variants(arch))
@@ -146,15 +165,26 @@ def build(
         if arch == portable:
             file = f"ptx/{variant.name}.ptx"
             ptx[file] = _write(out / file, compiled.asm["ptx"].encode())
-    manifest = Manifest(triton.__version__, kernels, ptx)
+    manifest = Manifest(triton.__version__, _op_attributes(), HOST_CONSTANTS, kernels, ptx)
     _write(out / MANIFEST, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
     if manifest.problems:
         raise CheckError(
             "Compiled kernels must pass the audit",
             got="; ".join(manifest.problems),
-            fix="See nmn_export/kernels/ahead_of_time/audit.py for what each means.",
+            fix="nmn_export/kernels/ahead_of_time/audit.py explains each.",
         )
     return manifest
+
+
+def _op_attributes() -> dict[str, dict[str, Any]]:
+    types = {float: "float", int: "int", tuple: "ints"}
+    return {
+        name: {
+            attribute: {"type": types[spec.attribute_types[attribute]], "default": default}
+            for attribute, default in spec.attributes.items()
+        }
+        for name, spec in OPS.items()
+    }
 
 
 def _check(archs: Sequence[int]) -> None:
@@ -162,14 +192,14 @@ def _check(archs: Sequence[int]) -> None:
         raise NmnExportError(
             "Kernels cannot be compiled in Triton's interpreter",
             got="TRITON_INTERPRET=1",
-            fix="Unset it.",
+            fix="Unset TRITON_INTERPRET.",
         )
     unknown = sorted(set(archs) - set(ARCHITECTURES))
     if unknown or not archs:
         raise NmnExportError(
             f"Kernels are built for {', '.join(map(str, ARCHITECTURES))}",
             got=", ".join(map(str, unknown)) or "none",
-            fix="Name compute capabilities without the dot.",
+            fix="Pass compute capabilities without the dot, such as 90.",
         )
 
 
@@ -180,7 +210,7 @@ def _write_cubin(variant: Variant, arch: int, compiled: Any, out: Path) -> Built
     stages = variant.options["num_stages"]
     target = _TARGET.search(asm["ptx"])
     entry = _ENTRY.search(asm["ptx"])
-    assert target, "PTX names its target"
+    assert target, "PTX has a target"
     assert entry, "PTX has an entry"
     return Built(
         name=variant.name,

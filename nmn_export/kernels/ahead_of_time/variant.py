@@ -1,27 +1,30 @@
-"""A kernel as it is compiled ahead of time: the types of its arguments, and what is constant."""
+"""Description of a kernel to compile ahead of time: argument types, constants and options."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nmn_export.kernels.plan import Tile
+from nmn_export.kernels.tile_size import Tile
 from nmn_export.kernels.weights import PLANES, Float32Precision
 
 WGMMA_ROWS = 64
-"""Rows of the smallest tile that sm_90's asynchronous product takes."""
+"""Rows of the smallest tile that the asynchronous product of sm_90 (wgmma) supports."""
+
+TRITON_DTYPES = ("fp16", "bf16", "fp32")
+"""Triton's names of the supported dtypes."""
 
 _FLOATS = ("norm_scale", "floor", "term_floor")
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A dtype and how its products are made.
+    """A dtype and how its products are computed.
 
     Attributes:
-        name: As in file names.
-        dtype: Triton's name of the input's and the output's type.
-        weight_dtype: That of the planes of the weight.
-        precision: As in `prepare`.
+        name: Name in file names.
+        dtype: Triton's name of the dtype of the input and the output.
+        weight_dtype: Triton's name of the dtype of the weight's planes.
+        precision: How float32 products are computed.
     """
 
     name: str
@@ -35,20 +38,29 @@ class Mode:
         return 4 if self.dtype == "fp32" else 2
 
 
+MODES = (
+    Mode("fp16", "fp16", "fp16", "ieee"),
+    Mode("bf16", "bf16", "bf16", "ieee"),
+    Mode("fp32_bf16x3", "fp32", "bf16", "bf16x3"),
+    Mode("fp32_bf16x6", "fp32", "bf16", "bf16x6"),
+)
+"""The modes that kernels are compiled for."""
+
+
 @dataclass(frozen=True)
 class Variant:
-    """One kernel as it is compiled.
+    """A kernel to compile.
 
     Attributes:
-        name: File name without its ending.
-        op: The ONNX op it belongs to; "" for those that belong to several.
+        name: File name without extension.
+        op: The ONNX op whose output it computes; "" for kernels that run before it.
         kernel: The Triton function.
-        types: Triton types of the parameters that are left at run time, in order.
-        divisible: Those of them that are multiples of 16 (pointers: in bytes).
-        constants: The other parameters.
+        types: Triton types of the run-time arguments, in order.
+        divisible: Run-time arguments that are multiples of 16 (pointers: in bytes).
+        constants: Compile-time arguments.
         options: Compiler options: warps, stages, registers.
-        grid: How many programs to launch, in words.
-        wants_wgmma: Whether its products are asynchronous on sm_90.
+        grid: Number of programs to launch, in words.
+        wants_wgmma: Whether it must use wgmma on sm_90.
     """
 
     name: str
@@ -74,7 +86,11 @@ def make_variant(
     *,
     wants_wgmma: bool,
 ) -> Variant:
-    """Type the parameters that are no constants: pointers as `elements` says, else to float32."""
+    """Return a variant, with the types of the run-time arguments filled in.
+
+    `elements` has the element types of pointers and the types of descriptors; the other pointers
+    are to float32. The other arguments are int32, but for the few named in `_FLOATS`.
+    """
     types = {}
     for parameter in kernel.arg_names:
         element = elements.get(parameter, "fp32")
@@ -93,7 +109,7 @@ def make_variant(
 
 
 def product_constants(mode: Mode, tile: Tile) -> dict[str, Any]:
-    """Return the constants that kernels with a product in them share."""
+    """Return the constants that all kernels with a product share."""
     return {
         "HAS_BIAS": True,
         "NEGATIVE": False,

@@ -1,1 +1,1 @@
-"""YatConv on a GPU: its Triton kernel, its launch, and its inputs and weights as it takes them."""
+"""YatConv on a GPU, over one to three spatial axes."""

@@ -1,4 +1,4 @@
-"""Images brought from channels first to pixels first, their norms taken on the way."""
+"""Conversion of images from channels-first to channels-last, and the norms of their pixels."""
 
 import torch
 import triton
@@ -12,7 +12,7 @@ BLOCK_SIZE_FEAT = 64
 WARPS = 8
 
 FEW_FEATS: tl.constexpr = tl.constexpr(16)
-"""Where there are no more, a step takes no more: most lanes would have nothing to do."""
+"""Features per step of pixels that have no more than this; larger steps would waste lanes."""
 
 
 @triton.jit
@@ -20,18 +20,11 @@ def pack_features(
     input_pointers, output_pointers, pixel_mask, pixel_dim, feat_dim, padded_feat_dim,
     TRUNCATE: tl.constexpr, BLOCK_SIZE_PIXEL: tl.constexpr, BLOCK_SIZE_FEAT: tl.constexpr,
 ):  # fmt: skip
-    """Copy the features of some pixels, and return their squared norms in float32.
+    """Copy the features of BLOCK_SIZE_PIXEL pixels, and return their squared norms in float32.
 
-    Args:
-        input_pointers: To the first feature of each pixel. Must be of shape [BLOCK_SIZE_PIXEL].
-        output_pointers: To where the first feature goes. Must be of shape [BLOCK_SIZE_PIXEL].
-        pixel_mask: Which pixels there are. Must be of shape [BLOCK_SIZE_PIXEL].
-        pixel_dim: As in `pack_pixels_kernel`, and so the others: elements between features, too.
-        feat_dim: Features of a group.
-        padded_feat_dim: Features with the zeros after them.
-        TRUNCATE: Whether to square what a TF32 product sees.
-        BLOCK_SIZE_PIXEL: Pixels.
-        BLOCK_SIZE_FEAT: Features per step.
+    `input_pointers` and `output_pointers` point to the first feature of each pixel, and
+    `pixel_mask` is false beyond the last pixel; all three are of shape [BLOCK_SIZE_PIXEL]. The
+    other arguments are those of `pack_pixels_kernel`.
     """
     square = tl.zeros([BLOCK_SIZE_PIXEL, BLOCK_SIZE_FEAT], tl.float32)
     for start in range(0, padded_feat_dim, BLOCK_SIZE_FEAT):
@@ -60,22 +53,22 @@ def pack_pixels_kernel(
     BLOCK_SIZE_PIXEL: tl.constexpr,
     BLOCK_SIZE_FEAT: tl.constexpr,
 ):
-    """Bring images from channels first to pixels first, and write the squared norms of the pixels.
+    """Convert images from channels-first to channels-last, and write the norms of the pixels.
 
-    One program does BLOCK_SIZE_PIXEL pixels of one image and one group. Reads run along pixels and
-    writes along features: between them the tile changes threads in shared memory.
+    A program converts BLOCK_SIZE_PIXEL pixels of one image and one group. Reads run along pixels
+    and writes along features; the tile is transposed in shared memory in between.
 
     Args:
         input_pointer: Pointer to the images. Must be of shape [images, groups, feat_dim,
             pixel_dim].
-        output_pointer: Pointer to the same, with zeros after the features. Must be of shape
-            [images, pixel_dim, groups, padded_feat_dim].
-        norm_pointer: Σ x² over a group's features, float32. Must be of shape [images, pixel_dim,
-            groups].
-        pixel_dim: Pixels of an image.
-        feat_dim: Features of a group.
-        padded_feat_dim: Features with the zeros after them.
-        TRUNCATE: Whether to square what a TF32 product sees of the input.
+        output_pointer: Pointer to the result. Must be of shape [images, pixel_dim, groups,
+            padded_feat_dim].
+        norm_pointer: Squared norm over a group's features, float32. Must be of shape [images,
+            pixel_dim, groups].
+        pixel_dim: Pixels per image.
+        feat_dim: Features per group.
+        padded_feat_dim: Features per group with the zeros that pad them.
+        TRUNCATE: Whether to square the values that a TF32 product reads.
         BLOCK_SIZE_PIXEL: Pixels per program.
         BLOCK_SIZE_FEAT: Features per step.
     """
@@ -107,12 +100,12 @@ def pack_pixels(
 
     Args:
         images: Any number of axes, contiguous.
-        group: Groups that the channels fall into.
-        padded_feat_dim: Features of a group with the zeros after them.
-        truncate: Whether norms are those of the values that a TF32 product sees.
+        group: Number of groups of channels.
+        padded_feat_dim: Features per group with the zeros that pad them.
+        truncate: Whether norms are those of the values that a TF32 product reads.
 
     Returns:
-        Pixels, and their squared norms as [B · S, group].
+        Pixels, and their squared norms, float32 [B · S, group].
     """
     image_dim, pixel_dim = images.shape[0], images.shape[2:].numel()
     shape = (image_dim * pixel_dim, group)

@@ -1,24 +1,21 @@
-"""YatConv's kernel: an implicit product of patches and filters, in one to three dimensions."""
+"""YatConv's kernel: an implicit matrix product of patches and filters, over one to three axes.
+
+Arguments: see the table in `nmn_export.kernels`. Depths, heights and widths come in triples, and
+tile-shaped ones have one entry per patch: [BLOCK_SIZE_M].
+"""
 
 import triton
 import triton.language as tl
 
-from nmn_export.kernels.tiles import store_tile
+from nmn_export.kernels.load_store import store_tile
 from nmn_export.kernels.yat import split_product
 
 
 @triton.jit
-def inside_image(  # noqa: D417  axes are told of in threes
-    depth, height, width, depth_dim, height_dim, width_dim, HAS_DEPTH: tl.constexpr
-):
-    """Return whether coordinates lie in an image; as unsigned numbers, negative ones are too large.
+def inside_image(depth, height, width, depth_dim, height_dim, width_dim, HAS_DEPTH: tl.constexpr):
+    """Return whether pixels (`depth`, `height`, `width`) lie in the image.
 
-    Args:
-        depth: Of whole numbers, used if `HAS_DEPTH`. Must be of shape [BLOCK_SIZE_M].
-        height: Must be of shape [BLOCK_SIZE_M].
-        width: Must be of shape [BLOCK_SIZE_M].
-        depth_dim: Size of the image, and so the next two.
-        HAS_DEPTH: Whether there is a third axis.
+    Coordinates are compared as unsigned numbers: negative ones become too large.
     """
     inside = (height.to(tl.uint32) < height_dim) & (width.to(tl.uint32) < width_dim)
     if HAS_DEPTH:
@@ -27,20 +24,14 @@ def inside_image(  # noqa: D417  axes are told of in threes
 
 
 @triton.jit
-def next_tap(  # noqa: D417  axes are told of in threes
+def next_tap(
     depth, height, width, go, depth_dilation, height_dilation, width_dilation,
     height_end, width_end, HAS_DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Return where the tap after this one lies from the first, or this one's place unless `go`.
+    """Return the offset of the next tap in pixels if `go` is 1, or that of this tap if it is 0.
 
-    By counting: divisions would cost more than the product of a step with 64 filters.
-
-    Args:
-        depth: Where this tap lies, and so the next two.
-        go: Whether to go on, as 0 or 1.
-        depth_dilation: From one tap to the next, and so the next two.
-        height_end: Where the first tap lies that there is not, and so the next.
-        HAS_DEPTH: Whether there is a third axis.
+    `height_end` and `width_end` are the offsets at which an axis ends. Counting avoids divisions,
+    which would cost more than the product of a step with 64 filters.
     """
     width += go * width_dilation
     row_over = width == width_end
@@ -55,12 +46,10 @@ def next_tap(  # noqa: D417  axes are told of in threes
 
 @triton.jit
 def load_filters(pointers, plane_stride, PLANES: tl.constexpr):
-    """Load a tile of every plane of the filters; those beyond `PLANES` repeat the first.
+    """Load a tile of every plane of the filters. Planes beyond `PLANES` repeat the first.
 
-    Args:
-        pointers: Into the first plane. Must be of shape [BLOCK_SIZE_K, BLOCK_SIZE_N].
-        plane_stride: Elements from one plane to the next.
-        PLANES: Planes that add up to the filters.
+    `pointers` point into the first plane and are of shape [BLOCK_SIZE_K, BLOCK_SIZE_N].
+    `plane_stride` is the number of elements from one plane to the next.
     """
     high = tl.load(pointers)
     middle = high
@@ -73,19 +62,17 @@ def load_filters(pointers, plane_stride, PLANES: tl.constexpr):
 
 
 @triton.jit
-def patch_norm(  # noqa: D417  the others are those of `next_tap` and `inside_image`
+def patch_norm(
     norm_pointers, norm_pixel_stride, taps,
     depth_start, height_start, width_start, depth_dim, height_dim, width_dim,
     depth_dilation, height_dilation, width_dilation, height_end, width_end,
     HAS_DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Return ‖patch‖²: the sum of the norms of its pixels, float32.
+    """Return the squared norms of patches, float32: sums of the norms of their pixels.
 
-    Args:
-        norm_pointers: To the norm of each patch's first pixel. Must be of shape [BLOCK_SIZE_M].
-        norm_pixel_stride: Elements from one pixel's norm to the next.
-        taps: Taps of the filter.
-        depth_start: Where each patch begins, and so the next two.
+    `norm_pointers` point to the norm of the first pixel of each patch, which lies at
+    (`depth_start`, `height_start`, `width_start`). `taps` is the number of taps of a filter. The
+    other arguments are those of `next_tap` and `inside_image`.
     """
     norm = tl.zeros(height_start.shape, tl.float32)
     depth, height, width = 0, 0, 0
@@ -104,7 +91,7 @@ def patch_norm(  # noqa: D417  the others are those of `next_tap` and `inside_im
 
 
 @triton.jit
-def yat_conv_forward_kernel(  # noqa: D417  axes are told of in threes
+def yat_conv_forward_kernel(
     input_pointer, norm_pointer, weight_pointer, column_term_pointer, bias_pointer, output_pointer,
     patch_dim, in_feat_dim, out_feat_dim,
     depth_dim, height_dim, width_dim,
@@ -120,39 +107,16 @@ def yat_conv_forward_kernel(  # noqa: D417  axes are told of in threes
     HAS_DEPTH: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_SIZE_M: tl.constexpr, BLOCK_SIZE_N: tl.constexpr, BLOCK_SIZE_K: tl.constexpr,
 ):  # fmt: skip
-    """Compute YatConv: one program makes BLOCK_SIZE_N outputs of BLOCK_SIZE_M patches of one group.
+    """Compute YatConv. A program computes one tile of patches and filters of one group.
 
-    ‖patch‖² is the sum of the norms of the patch's pixels, each taken once beforehand.
+    The norm of a patch is the sum of the norms of its pixels, which are computed beforehand.
 
-    Args:
-        input_pointer: Pointer to the input. Must be of shape [pixels, groups · in_feat_dim], the
-            last axis of stride 1; pixels are batch · depth_dim · height_dim · width_dim.
-        norm_pointer: Σ x² over a group's features, float32. Must be of shape [pixels, groups], the
-            last axis of stride 1.
-        weight_pointer: Pointer to the filters. Must be of shape [PLANES, groups · out_feat_dim,
-            kernel_depth · kernel_height · kernel_width, features], with zeros for features beyond
-            in_feat_dim up to a multiple of BLOCK_SIZE_K.
-        column_term_pointer: As in `store_tile`. Must be of shape [groups · out_feat_dim].
-        bias_pointer: The same.
-        output_pointer: Pointer to the output. Must be of shape [batch, groups · out_feat_dim,
-            out_depth_dim · out_height_dim · out_width_dim].
-        patch_dim: Number of patches: batch · out_depth_dim · out_height_dim · out_width_dim.
-        in_feat_dim: Features of a group of the input.
-        out_feat_dim: Filters of a group.
-        depth_dim: Size of the input, and so the next two.
-        out_depth_dim: Size of the output, and so the next two.
-        kernel_depth: Size of the filters, and so the next two.
-        depth_stride: From one patch to the next, and so the next two.
-        depth_pad: Zeros before the first pixel, and so the next two.
-        depth_dilation: From one tap to the next, and so the next two.
-        input_pixel_stride: Elements from one pixel of the input to the next; the other strides
-            likewise.
-        norm_scale: As in `store_tile`, and so every argument not listed.
-        HAS_DEPTH: Whether there is a third axis.
-        EVEN: Whether `in_feat_dim` is a multiple of `BLOCK_SIZE_K`.
-        BLOCK_SIZE_M: Patches of a program.
-        BLOCK_SIZE_N: Filters of a program.
-        BLOCK_SIZE_K: Features per step.
+    The input is [pixels, groups · in_feat_dim], where pixels = batch · depth_dim · height_dim ·
+    width_dim. The norms are [pixels, groups]. The last axis of both has stride 1. The weight is
+    [PLANES, groups · out_feat_dim, taps, features]; its features are in_feat_dim, padded with
+    zeros to a multiple of BLOCK_SIZE_K. The column terms and the bias are
+    [groups · out_feat_dim]. The output is [batch, groups · out_feat_dim, output pixels], with
+    any strides.
     """
     group = tl.program_id(1)
     column_blocks = tl.cdiv(out_feat_dim, BLOCK_SIZE_N)

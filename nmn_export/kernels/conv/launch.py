@@ -1,4 +1,4 @@
-"""YatConv on a GPU: inputs and filters brought into the kernel's form, and the checks before."""
+"""YatConv from PyTorch: input checks, channels-last conversion, choice of tile, launch."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,14 @@ from nmn_export.errors import NmnExportError
 from nmn_export.kernels.conv.channels_last import pack_pixels
 from nmn_export.kernels.conv.kernel import yat_conv_forward_kernel
 from nmn_export.kernels.conv.weights import ConvWeights, cached_conv
-from nmn_export.kernels.plan import Device, Tile, device_of, large_tile, make_tile
+from nmn_export.kernels.device import Device, device_of
 from nmn_export.kernels.row_norms import row_norms
+from nmn_export.kernels.tile_size import Tile, large_tile, make_tile
 from nmn_export.kernels.weights import ALIGNMENT
 from nmn_export.ops.conv import output_size
+
+FEW_FILTERS = 64
+"""Filters per group up to which narrow tiles are used."""
 
 _LARGEST_OFFSET = 2**31 - 1
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -25,12 +29,12 @@ _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where patches lie: each field has one entry for the depth, the height and the width.
+    """Positions of patches, in pixels. Each field has an entry for depth, height and width.
 
     Attributes:
         strides: From one patch to the next.
         pads: Zeros before the first pixel.
-        pads_after: Zeros after the last.
+        pads_after: Zeros after the last pixel.
         dilations: From one tap to the next.
     """
 
@@ -43,18 +47,22 @@ class Geometry:
     def of(
         cls, rank: int, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int]
     ) -> "Geometry":
-        """Return the geometry of `rank` spatial axes, given as ONNX gives it, for three."""
+        """Return the geometry for the ONNX attributes of `rank` spatial axes.
+
+        Raises:
+            NmnExportError: The attributes do not fit `rank`, or are out of range.
+        """
         if not (len(strides) == len(dilations) == rank and len(pads) == 2 * rank):
             raise NmnExportError(
                 f"YatConv over {rank} axes takes {rank} strides and dilations and {2 * rank} pads",
                 got=f"{tuple(strides)}, {tuple(dilations)} and {tuple(pads)}",
-                fix="Give one an axis; of pads, all those before and then all those after.",
+                fix="Pass one per axis; for pads, all begins and then all ends.",
             )
         if min(*strides, *dilations) < 1 or min(pads) < 0:
             raise NmnExportError(
                 "YatConv takes strides and dilations of at least 1 and pads of at least 0",
                 got=f"{tuple(strides)}, {tuple(dilations)} and {tuple(pads)}",
-                fix="Crop the input instead of padding it by less than nothing.",
+                fix="Crop the input instead of using negative pads.",
             )
         ones, zeros = (1,) * (3 - rank), (0,) * (3 - rank)
         return cls(
@@ -68,10 +76,10 @@ class Geometry:
 def plan_conv(
     patch_dim: int, weights: ConvWeights, channels_last: bool, itemsize: int, device: Device
 ) -> Tile:
-    """Choose the tile for that many patches."""
+    """Choose the tile for `patch_dim` patches."""
     out_feat_dim = weights.prepared.planes.shape[1] // weights.group
     precision, k = weights.prepared.precision, weights.block_k
-    narrow = out_feat_dim <= 64 or out_feat_dim % ALIGNMENT != 0 or not channels_last
+    narrow = out_feat_dim <= FEW_FILTERS or out_feat_dim % ALIGNMENT != 0 or not channels_last
     tile = large_tile(precision, itemsize, device.capability, narrow)
     tiles = triton.cdiv(patch_dim, tile.m) * triton.cdiv(out_feat_dim, tile.n) * weights.group
     if tiles >= device.processors:
@@ -82,17 +90,20 @@ def plan_conv(
 def yat_conv(
     x: Tensor, weights: ConvWeights, geometry: Geometry, tile: Tile | None = None
 ) -> Tensor:
-    """The ⵟ-product of every patch of `x` with every filter, fused.
+    """Compute the ⵟ-product of every patch of `x` with every filter, fused.
 
     Args:
-        x: [B, C, *S], of the dtype and on the device of `weights`. Channels-last is taken as it
-            is; everything else is copied into it.
-        weights: What `prepare_conv` made.
+        x: [B, C, *S], of the dtype and on the device of `weights`. If it is not channels-last, it
+            is converted.
+        weights: Result of `prepare_conv`.
         geometry: Strides, pads and dilations.
-        tile: `None` chooses one.
+        tile: Tile size; `None` chooses it.
 
     Returns:
         [B, O, *S'], channels-last if `x` is, else contiguous.
+
+    Raises:
+        NmnExportError: `x` does not match `weights`, or is too small or too large.
     """
     _check_input(x, weights)
     sizes = output_size(
@@ -114,7 +125,7 @@ def yat_conv(
     output = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
     if max(x.numel(), output.numel()) > _LARGEST_OFFSET:
         raise NmnExportError(
-            "The YatConv kernel takes tensors of fewer than 2^31 elements",
+            "The YatConv kernel supports tensors of fewer than 2^31 elements",
             got=f"{x.numel()} in and {output.numel()} out",
             fix="Split the batch.",
         )
@@ -127,7 +138,7 @@ def yat_conv(
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Return whether a 2-D or 3-D image is stored channels-last and not also contiguously."""
+    """Return whether a 2-D or 3-D image is channels-last and not also contiguous."""
     return (
         x.ndim in _FORMATS
         and not x.is_contiguous()
@@ -146,7 +157,7 @@ def forward(
     dilations: Sequence[int],
     group: int,
 ) -> Tensor:
-    """`nmn::yat_conv` on a GPU: prepare the filters unless that has been done, then compute."""
+    """Compute `nmn::yat_conv` on a GPU, with the filters prepared now or in an earlier call."""
     weights = cached_conv(weight, bias, epsilon, alpha, group, dtype=x.dtype)
     return yat_conv(x, weights, Geometry.of(weight.ndim - 2, strides, pads, dilations))
 
@@ -164,7 +175,7 @@ def _check_input(x: Tensor, weights: ConvWeights) -> None:
         raise NmnExportError(
             f"YatConv takes input of {weights.rank + 2} dimensions and {channels} channels",
             got=f"shape {tuple(x.shape)}",
-            fix="The channels are dimension 1.",
+            fix="Pass [B, C, *S]: the channels are dimension 1.",
         )
 
 
@@ -239,5 +250,5 @@ def _launch(
 
 
 def _axes(name: str, values: Sequence[int]) -> dict[str, Any]:
-    """Name the entries of `values` after the axes."""
+    """Return `values` of depth, height and width under `name`, in which {} is the axis."""
     return {name.format(a): v for a, v in zip(("depth", "height", "width"), values, strict=True)}

@@ -1,15 +1,48 @@
-"""YatConv's kernel as it is compiled ahead of time."""
+"""The kernels of YatConv that are compiled ahead of time."""
 
 from collections.abc import Iterator
 from itertools import product
 
-from nmn_export.kernels.ahead_of_time.variant import Mode, Variant, make_variant, product_constants
+from nmn_export.kernels.ahead_of_time.variant import (
+    MODES,
+    TRITON_DTYPES,
+    Mode,
+    Variant,
+    make_variant,
+    product_constants,
+)
+from nmn_export.kernels.conv import channels_last
 from nmn_export.kernels.conv.kernel import yat_conv_forward_kernel
-from nmn_export.kernels.plan import Tile, large_tile, make_tile
+from nmn_export.kernels.tile_size import Tile, large_tile, make_tile
 
 
-def conv_variants(mode: Mode, capability: int) -> Iterator[Variant]:
-    """Yield what is compiled for a dtype on `capability`."""
+def conv_variants(capability: int) -> Iterator[Variant]:
+    """Yield the kernels for `capability`."""
+    for dtype in TRITON_DTYPES:
+        yield _pack_pixels(dtype)
+    for mode in MODES:
+        yield from _variants_of(mode, capability)
+
+
+def _pack_pixels(dtype: str) -> Variant:
+    return make_variant(
+        f"pack_pixels_{dtype}",
+        "",
+        channels_last.pack_pixels_kernel,
+        {"input_pointer": dtype, "output_pointer": dtype},
+        (),
+        {
+            "TRUNCATE": False,
+            "BLOCK_SIZE_PIXEL": channels_last.BLOCK_SIZE_PIXEL,
+            "BLOCK_SIZE_FEAT": channels_last.BLOCK_SIZE_FEAT,
+        },
+        {"num_warps": channels_last.WARPS, "num_stages": 3},
+        f"images · (pixels of one / {channels_last.BLOCK_SIZE_PIXEL}) × groups",
+        wants_wgmma=False,
+    )
+
+
+def _variants_of(mode: Mode, capability: int) -> Iterator[Variant]:
     large = large_tile(mode.precision, mode.itemsize, capability)
     shapes = {(large.m, large.n, large.warps), (large.m, 64, large.warps), (64, 64, 4)}
     blocks_k = (64, 32) if mode.itemsize == 2 else (32, 16)

@@ -1,4 +1,4 @@
-"""YatConv's filters, brought into the form that its kernel takes."""
+"""Preparation of YatConv's filters for its kernel."""
 
 from dataclasses import dataclass
 
@@ -7,29 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels.weights import (
-    DTYPES,
-    Float32Precision,
-    Prepared,
-    cached,
-    precision_for,
-    prepare,
-)
+from nmn_export.kernels.weight_cache import cached
+from nmn_export.kernels.weights import DTYPES, Float32Precision, Prepared, precision_for, prepare
 
 _BLOCKS_K = (64, 32, 16)
 
 
 @dataclass(frozen=True, eq=False)
 class ConvWeights:
-    """Filters as the kernel takes them.
+    """Prepared filters.
 
     Attributes:
-        prepared: Filters in rows: taps, and in each the features of a group, padded with zeros.
-        kernel: Size of the filters along depth, height and width.
-        rank: Spatial axes that the filters really have.
-        group: Groups.
-        feat_dim: Features of a group, without the padding.
-        block_k: Features per step, of which the padded features are a multiple.
+        prepared: Filters as rows of taps · features, the features of every tap padded with zeros.
+        kernel: Taps along depth, height and width; 1 along axes that the filters do not have.
+        rank: Number of spatial axes of the filters.
+        group: Number of groups.
+        feat_dim: Features per group, without the padding.
+        block_k: Features per step; the padded features are a multiple.
     """
 
     prepared: Prepared
@@ -41,7 +35,7 @@ class ConvWeights:
 
     @classmethod
     def of(cls, prepared: Prepared, weight: Tensor, group: int) -> "ConvWeights":
-        """Describe what was prepared from `weight`."""
+        """Return `prepared`, which was made from `weight`, with its sizes."""
         rank, feat_dim = weight.ndim - 2, weight.shape[1]
         block_k = _block_k(feat_dim, prepared.dtype, prepared.precision)
         kernel = (*(1,) * (3 - rank), *weight.shape[2:])
@@ -58,7 +52,11 @@ def prepare_conv(
     dtype: torch.dtype,
     precision: Float32Precision | None = None,
 ) -> ConvWeights:
-    """Prepare `weight` ([O, C / group, *K]) and `bias` ([O] or [1]) for inputs of `dtype`."""
+    """Prepare `weight` ([O, C / group, *K]) and `bias` ([O] or [1]) for inputs of `dtype`.
+
+    Raises:
+        NmnExportError: A shape, `group`, `dtype`, ε, α or `precision` is not supported.
+    """
     _check(weight, bias, group, dtype)
     precision = precision_for(dtype, precision)
     block_k = _block_k(weight.shape[1], dtype, precision)
@@ -77,7 +75,7 @@ def cached_conv(
     *,
     dtype: torch.dtype,
 ) -> ConvWeights:
-    """Prepare filters unless that has been done."""
+    """Return the prepared filters, from the cache if the parameters have not changed."""
     precision = precision_for(dtype)
     prepared = cached(
         weight,
@@ -93,7 +91,7 @@ def cached_conv(
 
 
 def _block_k(feat_dim: int, dtype: torch.dtype, precision: Float32Precision) -> int:
-    """Return the features per step that leave the fewest to pad, and of these the most."""
+    """Return the features per step with the least padding; of several, the largest."""
     largest = {"ieee": 16}.get(precision, 32) if dtype == torch.float32 else 64
     return min((k for k in _BLOCKS_K if k <= largest), key=lambda k: (-feat_dim % k, -k))
 
@@ -115,11 +113,11 @@ def _check(weight: Tensor, bias: Tensor | None, group: int, dtype: torch.dtype) 
         raise NmnExportError(
             f"YatConv takes groups that divide its {weight.shape[0]} filters",
             got=f"group {group}",
-            fix="Choose a divisor.",
+            fix="Choose a divisor of the number of filters.",
         )
     if bias is not None and tuple(bias.shape) not in ((weight.shape[0],), (1,)):
         raise NmnExportError(
             f"YatConv takes a bias of shape [{weight.shape[0]}] or [1]",
             got=f"shape {tuple(bias.shape)}",
-            fix="Give one number a filter, or one for all.",
+            fix="Pass one number per filter, or one for all filters.",
         )

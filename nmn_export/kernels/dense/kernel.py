@@ -1,13 +1,16 @@
-"""YatDense's kernels: a persistent one, and a split-K one for when there are too few tiles."""
+"""YatDense's kernels: a persistent one, and a split-K one for outputs of few tiles.
+
+Arguments: see the table in `nmn_export.kernels`.
+"""
 
 import triton
 import triton.language as tl
 
-from nmn_export.kernels.tiles import load_tile, load_weight, square_sum, store_tile
+from nmn_export.kernels.load_store import load_tile, load_weight, square_sum, store_tile
 from nmn_export.kernels.yat import split_product
 
 NORM_STAGES: tl.constexpr = tl.constexpr(4)
-"""Of the loop that takes norms: without a product in it, Triton copies ahead only when told to."""
+"""Stages of the loop that computes norms. Without a product, Triton pipelines only if asked."""
 
 
 @triton.jit
@@ -40,42 +43,17 @@ def yat_dense_forward_kernel(
     BLOCK_SIZE_K: tl.constexpr,
     GROUP_SIZE_M: tl.constexpr,
 ):
-    """Compute YatDense with programs that stay and take tile after tile.
+    """Compute YatDense with persistent programs, each of which computes many tiles.
 
-    Row-stationary programs walk along their rows and take the norms of the input in a loop of its
-    own. A tile that feeds a product is never squared from registers: the compiler (Triton 3.7.1)
+    If ROW_STATIONARY, a program computes all tiles of a row block in turn and computes the norms of
+    its rows in a separate loop. Otherwise it reads them from `norm_pointer` [batch_dim], and
+    GROUP_SIZE_M row blocks share their columns in the L2 cache.
+
+    A tile that feeds a product is never squared from registers: the compiler (Triton 3.7.1)
     would then give it one shared-memory buffer too few on sm_90.
 
-    Args:
-        input_source: Pointer to the input or its tensor descriptor. Must be of shape
-            [batch_dim, in_feat_dim].
-        norm_pointer: ‖x‖², float32, not used if `ROW_STATIONARY`. Must be of shape [batch_dim].
-        weight_source: Pointer to the planes of the weight or their tensor descriptor. Must be of
-            shape [PLANES · out_feat_dim, in_feat_dim].
-        column_term_pointer: As in `store_tile`, and so every argument not listed.
-        column_scale_pointer: Must be of shape [out_feat_dim].
-        bias_pointer: Must be of shape [out_feat_dim].
-        output_pointer: Pointer to the output. Must be of shape [batch_dim, out_feat_dim].
-        batch_dim: Rows of the input.
-        out_feat_dim: Rows of the weight.
-        in_feat_dim: Features of both.
-        input_batch_stride: Elements from one row of the input to the next.
-        weight_out_feat_stride: The same of the weight.
-        output_batch_stride: The same of the output.
-        norm_scale: 1 / |α|.
-        floor: ε / |α|.
-        HAS_BIAS: Whether there is a bias.
-        SPHERICAL: Whether rows and weights are divided by their norms.
-        NEGATIVE: Whether α < 0.
-        PLANES: Planes of the weight, as in `split_product`.
-        PRECISION: As in `product`.
-        DESCRIPTOR: Whether the sources are descriptors.
-        EVEN: Whether `in_feat_dim` is a multiple of `BLOCK_SIZE_K`.
-        ROW_STATIONARY: Whether a program stays with its rows and takes their norms.
-        BLOCK_SIZE_M: Rows of a tile.
-        BLOCK_SIZE_N: Columns of a tile.
-        BLOCK_SIZE_K: Features per step.
-        GROUP_SIZE_M: Row blocks that share their columns in the L2 cache, if not row-stationary.
+    The input is [batch_dim, in_feat_dim], the weight [PLANES · out_feat_dim, in_feat_dim], the
+    output [batch_dim, out_feat_dim].
     """
     row_blocks = tl.cdiv(batch_dim, BLOCK_SIZE_M)
     column_blocks = tl.cdiv(out_feat_dim, BLOCK_SIZE_N)
@@ -125,7 +103,7 @@ def yat_dense_forward_kernel(
 
 
 @triton.jit
-def yat_dense_split_forward_kernel(  # noqa: D417  the others are those of the kernel above
+def yat_dense_split_forward_kernel(
     input_pointer,
     weight_pointer,
     column_term_pointer,
@@ -153,24 +131,16 @@ def yat_dense_split_forward_kernel(  # noqa: D417  the others are those of the k
     BLOCK_SIZE_N: tl.constexpr,
     BLOCK_SIZE_K: tl.constexpr,
 ):
-    """Compute YatDense with several programs to a tile, each taking a part of the features.
+    """Compute YatDense with several programs per tile, each for a part of the features.
 
-    The ⵟ-product of a sum is no sum of ⵟ-products, so parts are written in float32, and the last
-    program to arrive adds them in a fixed order, whichever it is: results repeat bit by bit.
+    A program is a tile (first grid axis) and a part (second). The ⵟ-product is not linear in the
+    dot product, so parts are written in float32. The program that finishes last adds them in a
+    fixed order, so results are the same bits in every run.
 
-    Args:
-        input_pointer: Pointer to the input. Must be of shape [batch_dim, in_feat_dim].
-        weight_pointer: Pointer to the planes of the weight. Must be of shape
-            [PLANES · out_feat_dim, in_feat_dim].
-        column_term_pointer: As in `yat_dense_forward_kernel`, and so every argument not listed.
-        column_scale_pointer: Must be of shape [out_feat_dim].
-        bias_pointer: Must be of shape [out_feat_dim].
-        output_pointer: Must be of shape [batch_dim, out_feat_dim].
-        partial_pointer: Room for dot products, float32. Must be of shape [tiles, parts,
-            BLOCK_SIZE_M, BLOCK_SIZE_N]. A tile and a part are what a program is.
-        partial_norm_pointer: Room for norms, float32. Must be of shape [tiles, parts,
-            BLOCK_SIZE_M].
-        arrival_pointer: Zeros, int32, and left so. Must be of shape [tiles].
+    The shapes of input, weight and output are those of `yat_dense_forward_kernel`.
+    `partial_pointer` is scratch memory for dot products, float32 [tiles, parts, BLOCK_SIZE_M,
+    BLOCK_SIZE_N]. `partial_norm_pointer` is scratch memory for norms, float32 [tiles, parts,
+    BLOCK_SIZE_M]. `arrival_pointer` is int32 [tiles], zero before and after.
     """
     tile, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     column_blocks = tl.cdiv(out_feat_dim, BLOCK_SIZE_N)
@@ -184,7 +154,7 @@ def yat_dense_split_forward_kernel(  # noqa: D417  the others are those of the k
             input_pointer, row_start, k, batch_dim, in_feat_dim, input_batch_stride,
             BLOCK_SIZE_M, BLOCK_SIZE_K, False, EVEN, "",
         )  # fmt: skip
-        # A second load under another cache modifier: see the kernel above for why.
+        # Loaded again with another cache modifier, for the reason given in the kernel above.
         x_again = load_tile(
             input_pointer, row_start, k, batch_dim, in_feat_dim, input_batch_stride,
             BLOCK_SIZE_M, BLOCK_SIZE_K, False, EVEN, ".ca",
@@ -204,7 +174,7 @@ def yat_dense_split_forward_kernel(  # noqa: D417  the others are those of the k
         mine = slot + part
         tl.store(partial_pointer + mine * BLOCK_SIZE_M * BLOCK_SIZE_N + offset, dot)
         tl.store(partial_norm_pointer + mine * BLOCK_SIZE_M + row_offset, norm)
-        tl.debug_barrier()  # all threads have stored before one of them says so
+        tl.debug_barrier()  # all threads store before one of them counts
         arrived = tl.atomic_add(arrival_pointer + tile, 1, sem="acq_rel")
     if arrived == parts - 1:
         if parts > 1:

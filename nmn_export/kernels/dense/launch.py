@@ -1,4 +1,4 @@
-"""YatDense on a GPU: which kernel runs on which tiles, and the checks before it does."""
+"""YatDense from PyTorch: input checks, choice of kernel and tile, launch."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,40 +10,37 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from nmn_export.errors import NmnExportError
+from nmn_export.kernels.dense.arrival_counters import arrival_counters
 from nmn_export.kernels.dense.kernel import (
     yat_dense_forward_kernel,
     yat_dense_split_forward_kernel,
 )
 from nmn_export.kernels.dense.weights import prepare_dense
-from nmn_export.kernels.plan import (
-    Device,
-    Tile,
-    arrivals,
-    can_describe,
-    device_of,
-    large_tile,
-    small_tile,
-)
+from nmn_export.kernels.device import Device, device_of
 from nmn_export.kernels.row_norms import row_norms
+from nmn_export.kernels.tile_size import Tile, large_tile, small_tile
+from nmn_export.kernels.weight_cache import cached
 from nmn_export.kernels.weights import (
     ALIGNMENT,
     Float32Precision,
     Prepared,
     aligned,
-    cached,
     precision_for,
 )
 
 Schedule = Literal["grouped", "row_stationary", "split"]
 
 GROUP_SIZE_M = 8
-"""Row blocks that share columns in the L2 cache: the middle of the range worth trying."""
+"""Row blocks that share columns in the L2 cache: the middle of the usual range."""
 
 PROGRAMS_PER_PROCESSOR = 2
-"""So that the epilogue of one overlaps the products of the other."""
+"""Persistent programs per SM: the epilogue of one overlaps the products of the other."""
 
 MOST_PARTS = 16
-"""Of a tile's features; each costs a round trip of its dot products through the L2 cache."""
+"""Maximum number of parts of a tile's features. Each writes its dot products to L2."""
+
+DESCRIPTOR_ALIGNMENT = 16
+"""Bytes: base addresses and row strides that the tensor memory accelerator supports."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,10 @@ class DensePlan:
     """How one product is computed.
 
     Attributes:
-        schedule: "grouped" and "row_stationary" are those of the persistent kernel.
+        schedule: "split" is the split-K kernel. The others are those of the persistent kernel.
         tile: Block sizes.
-        programs: Programs that stay, or parts of a tile's features if split.
-        descriptors: Whether operands are copied by the tensor memory accelerator.
+        programs: Persistent programs, or parts of a tile's features if split.
+        descriptors: Whether the tensor memory accelerator copies the operands.
     """
 
     schedule: Schedule
@@ -79,7 +76,7 @@ def plan_dense(
     if tiles >= device.processors:
         schedule: Schedule = "row_stationary" if row_blocks >= device.processors else "grouped"
         programs = min(tiles, PROGRAMS_PER_PROCESSOR * device.processors)
-        # On the float32 units descriptors only cost registers.
+        # Products on the float32 units do not profit from descriptors, which cost registers.
         descriptors = device.has_descriptors and (dtype.itemsize == 2 or precision != "ieee")
         return DensePlan(schedule, tile, programs, descriptors)
     tile = small_tile(batch_dim, precision, dtype.itemsize, device.capability)
@@ -93,12 +90,15 @@ def yat_dense(x: Tensor, weights: Prepared, plan: DensePlan | None = None) -> Te
     """Compute y = α (⟨x, w⟩ + b)² / (max(‖x‖² + ‖w‖² − 2⟨x, w⟩, 0) + ε), fused.
 
     Args:
-        x: [..., K], of the dtype and on the device of `weights`, any strides.
-        weights: What `prepare_dense` made.
-        plan: `None` chooses one.
+        x: [..., K], any strides, of the dtype and on the device of `weights`.
+        weights: Result of `prepare_dense`.
+        plan: Kernel and tile; `None` chooses them.
 
     Returns:
         [..., N], contiguous.
+
+    Raises:
+        NmnExportError: `x` does not match `weights`.
     """
     _check_input(x, weights)
     rows = x.reshape(x.shape[:-1].numel(), x.shape[-1])
@@ -118,7 +118,7 @@ def yat_dense(x: Tensor, weights: Prepared, plan: DensePlan | None = None) -> Te
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, alpha: float, spherical: bool
 ) -> Tensor:
-    """`nmn::yat_dense` on a GPU: prepare the weights unless that has been done, then compute."""
+    """Compute `nmn::yat_dense` on a GPU, with the weights prepared now or in an earlier call."""
     precision = precision_for(x.dtype)
     weights = cached(
         weight,
@@ -142,12 +142,22 @@ def _check_input(x: Tensor, weights: Prepared) -> None:
         raise NmnExportError(
             f"YatDense takes input of {weights.feat_dim} features",
             got=f"shape {tuple(x.shape)}",
-            fix="Its last dimension must be the weight's.",
+            fix="Make its last dimension that of the weight.",
         )
 
 
+def _can_describe(rows: Tensor) -> bool:
+    """Return whether the tensor memory accelerator can copy tiles of `rows`."""
+    row_bytes = rows.stride(0) * rows.element_size()
+    return (
+        rows.numel() > 0
+        and rows.data_ptr() % DESCRIPTOR_ALIGNMENT == 0
+        and row_bytes % DESCRIPTOR_ALIGNMENT == 0
+    )
+
+
 def _shared_arguments(rows: Tensor, weights: Prepared, output: Tensor) -> dict[str, Any]:
-    """Return the arguments that both kernels take under the same names."""
+    """Return the arguments that both kernels have."""
     planes = weights.planes
     return {
         "column_term_pointer": weights.column_term,
@@ -177,7 +187,7 @@ def _launch_persistent(rows: Tensor, weights: Prepared, output: Tensor, plan: De
         norms = row_norms(rows, truncate=weights.precision == "tf32")
     flat = weights.planes.flatten(0, 1)
     sources: list[Tensor | TensorDescriptor] = [rows, flat]
-    descriptors = plan.descriptors and can_describe(rows) and can_describe(flat)
+    descriptors = plan.descriptors and _can_describe(rows) and _can_describe(flat)
     if descriptors:
         sources = [
             TensorDescriptor.from_tensor(rows, [tile.m, tile.k]),
@@ -210,7 +220,7 @@ def _launch_split(rows: Tensor, weights: Prepared, output: Tensor, plan: DensePl
         weight_pointer=weights.planes,
         partial_pointer=dots,
         partial_norm_pointer=norms,
-        arrival_pointer=arrivals(tiles, rows.device),
+        arrival_pointer=arrival_counters(tiles, rows.device),
         **_shared_arguments(rows, weights, output),
         EVEN=rows.shape[1] % tile.k == 0,
         BLOCK_SIZE_M=tile.m,

@@ -1,9 +1,10 @@
-"""YatDense's kernels as they are compiled ahead of time."""
+"""The kernels of YatDense that are compiled ahead of time."""
 
 from collections.abc import Iterator
 from itertools import product
 
 from nmn_export.kernels.ahead_of_time.variant import (
+    MODES,
     WGMMA_ROWS,
     Mode,
     Variant,
@@ -15,20 +16,25 @@ from nmn_export.kernels.dense.kernel import (
     yat_dense_split_forward_kernel,
 )
 from nmn_export.kernels.dense.launch import GROUP_SIZE_M
-from nmn_export.kernels.plan import Tile, large_tile, small_tile
+from nmn_export.kernels.tile_size import FEW_ROWS, Tile, large_tile, small_tile
 
 _PERSISTENT = "min(tiles, 2 per multiprocessor)"
 
 _DIVISIBLE = ("in_feat_dim", "out_feat_dim", "input_batch_stride", "output_batch_stride")
 
 
-def dense_variants(mode: Mode, capability: int) -> Iterator[Variant]:
-    """Yield what is compiled for a dtype on `capability`."""
+def dense_variants(capability: int) -> Iterator[Variant]:
+    """Yield the kernels for `capability`."""
+    for mode in MODES:
+        yield from _variants_of(mode, capability)
+
+
+def _variants_of(mode: Mode, capability: int) -> Iterator[Variant]:
     tile = large_tile(mode.precision, mode.itemsize, capability)
     for schedule in ("grouped", "row_stationary"):
         name = f"yat_dense_{mode.name}_{schedule}"
         yield _persistent(name, mode, tile, schedule, descriptor=capability >= 90, even=True)
-    # Element by element, as features of any number must be copied, a large tile spills.
+    # Rows of any number of features are copied element by element, for which a large tile spills.
     tile = small_tile(WGMMA_ROWS, mode.precision, mode.itemsize, capability)
     for spherical, negative in product((False, True), repeat=2):
         suffix = "_spherical" * spherical + "_negative" * negative
@@ -42,7 +48,7 @@ def dense_variants(mode: Mode, capability: int) -> Iterator[Variant]:
             spherical=spherical,
             negative=negative,
         )
-    for rows in (16, 64):
+    for rows in (16, FEW_ROWS):
         yield _split(mode, small_tile(rows, mode.precision, mode.itemsize, capability))
 
 

@@ -1,4 +1,4 @@
-"""YatDense's weight, brought into the form that its kernels take."""
+"""Preparation of YatDense's weight for its kernels."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,11 @@ def prepare_dense(
     dtype: torch.dtype,
     precision: Float32Precision | None = None,
 ) -> Prepared:
-    """Prepare `weight` ([N, K]) and `bias` ([N] or [1]) for inputs of `dtype`."""
+    """Prepare `weight` ([N, K]) and `bias` ([N] or [1]) for inputs of `dtype`.
+
+    Raises:
+        NmnExportError: A shape, `dtype`, ε, α or `precision` is not supported.
+    """
     if dtype not in DTYPES:
         raise NmnExportError(
             "The YatDense kernel takes float16, bfloat16 or float32",
@@ -34,7 +38,7 @@ def prepare_dense(
         raise NmnExportError(
             f"YatDense takes a bias of shape [{weight.shape[0]}] or [1]",
             got=f"shape {tuple(bias.shape)}",
-            fix="Give one number an output, or one for all.",
+            fix="Pass one number per output, or one for all outputs.",
         )
     return prepare(
         weight, bias, epsilon, alpha, dtype=dtype, spherical=spherical, precision=precision

@@ -1,4 +1,4 @@
-"""What `prepare` does to weights, in Triton: for a host that gets them raw, on the device."""
+"""`weights.prepare` in Triton, for the TensorRT plugin if the engine holds weights as in ONNX."""
 
 import triton
 import triton.language as tl
@@ -6,22 +6,22 @@ import triton.language as tl
 from nmn_export.kernels.yat import round_to_bfloat16
 
 BLOCK_SIZE_FEAT = 64
-"""Features per step of a filter: as many as fill a cache line when they are written."""
+"""Features per step of a filter. Written to a plane, they fill a cache line."""
 
 BLOCK_SIZE_TAP = 16
-"""Taps per step of a filter, so that reads, which run along taps, use whole cache lines."""
+"""Taps per step of a filter. Reads run along taps, so this makes them use whole cache lines."""
 
 
 @triton.jit
 def store_planes(pointers, x, mask, plane_stride, PLANES: tl.constexpr):
-    """Store a tile as the sum of planes, each what those before left over, rounded.
+    """Store a tile in planes that add up to it. Each holds the rounded remainder of those before.
 
     Args:
         pointers: Into the first plane. Must be of shape [BLOCK_SIZE_FEAT, BLOCK_SIZE_TAP].
         x: Tile of the weight. Must be of the same shape.
-        mask: What to store. Must be of the same shape.
+        mask: Elements to store. Must be of the same shape.
         plane_stride: Elements from one plane to the next, int64.
-        PLANES: Planes: 1 for one of the weight's own type, else of bfloat16.
+        PLANES: Number of planes. A single plane has the weight's dtype, several are bfloat16.
     """
     if PLANES == 1:
         tl.store(pointers, x, mask=mask)
@@ -37,19 +37,10 @@ def prepare_row(
     weight_pointer, plane_pointer, feat_dim, padded_feat_dim, tap_dim, plane_stride, store,
     PLANES: tl.constexpr, BLOCK_SIZE_FEAT: tl.constexpr, BLOCK_SIZE_TAP: tl.constexpr,
 ):  # fmt: skip
-    """Turn [features, taps] into padded [taps, features], and return the squared norm, float32.
+    """Transpose one row, [feat_dim, tap_dim], to [tap_dim, padded_feat_dim] in every plane.
 
-    Args:
-        weight_pointer: To the row. Must be of shape [feat_dim, tap_dim].
-        plane_pointer: To the row of the first plane. Must be of shape [tap_dim, padded_feat_dim].
-        feat_dim: As in `prepare_weight_kernel`, and so the others.
-        padded_feat_dim: Features with the zeros after them.
-        tap_dim: Taps.
-        plane_stride: Elements from one plane to the next, int64.
-        store: Whether planes are written.
-        PLANES: Planes.
-        BLOCK_SIZE_FEAT: Features per step.
-        BLOCK_SIZE_TAP: Taps per step.
+    `weight_pointer` and `plane_pointer` point to the row, and `plane_stride` is int64. The other
+    arguments are those of `prepare_weight_kernel`. Returns the squared norm of the row, float32.
     """
     square = tl.zeros([BLOCK_SIZE_FEAT, BLOCK_SIZE_TAP], tl.float32)
     for tap_start in range(0, tap_dim, BLOCK_SIZE_TAP):
@@ -88,33 +79,31 @@ def prepare_weight_kernel(
     BLOCK_SIZE_FEAT: tl.constexpr,
     BLOCK_SIZE_TAP: tl.constexpr,
 ):
-    """Do to one row of a weight, a prototype or a filter, what `prepare` does to all of them.
+    """Prepare one row of a weight, which is a prototype or a filter, as `weights.prepare` does.
 
-    There may be more than 2^31 elements, but not in a row.
+    The weight may have more than 2^31 elements, but not a single row.
 
     Args:
         weight_pointer: Pointer to the weight. Must be of shape [rows, feat_dim, tap_dim].
-        bias_pointer: Pointer to the bias, of the weight's type. Must be of shape [bias_dim]; not
-            looked at if that is 0.
-        plane_pointer: Pointer to the planes, of bfloat16 if there are several, else of the weight's
-            type. Must be of shape [PLANES, rows, tap_dim, padded_feat_dim]; not looked at unless
-            `store`.
-        column_term_pointer: (‖w‖² + ε) / |α|, or (1 + ε) / |α| if `spherical`, float32. Must be of
-            shape [rows].
-        column_scale_pointer: 1 / (‖w‖ + 1e-8), float32. Must be of shape [rows]; not looked at
-            unless `spherical`.
-        column_bias_pointer: The bias of every row, or 0, float32. Must be of shape [rows].
-        bias_dim: As many numbers as there are rows, or 1 for all rows, or 0 for no bias.
-        feat_dim: Features.
-        padded_feat_dim: Features with the zeros after them.
-        tap_dim: Taps; 1 where the weight is a matrix.
+        bias_pointer: Pointer to the bias, of the weight's dtype. Must be of shape [bias_dim].
+        plane_pointer: Pointer to the planes, written if `store`. Must be of shape
+            [PLANES, rows, tap_dim, padded_feat_dim].
+        column_term_pointer: Written; see the table in `nmn_export.kernels`.
+        column_scale_pointer: Written if `spherical`; see the table.
+        column_bias_pointer: Written: the bias of every row, or 0, float32. Must be of shape [rows].
+        bias_dim: Number of rows, or 1 for one bias for all rows, or 0 for no bias.
+        feat_dim: Features per tap.
+        padded_feat_dim: Features per tap with the zeros that pad them.
+        tap_dim: Taps; 1 if the weight is a matrix.
         plane_stride: Elements from one plane to the next.
-        norm_scale: 1 / |α|, or 0 where α = 0.
-        term_floor: ε · norm_scale; so 0, and not the infinite `floor`, where α = 0.
-        spherical: Whether rows are divided by their norms, as 0 or 1.
-        store: Whether planes are written, as 0 or 1: a weight that is aligned needs none.
-        PLANES: Planes that add up to the weight: 1, or 2 or 3 where it is float32.
-        BLOCK_SIZE_FEAT: Features per step of a filter; of a prototype, times the next.
+        norm_scale: See the table.
+        term_floor: ε · norm_scale. Unlike `floor`, it is 0 if α = 0.
+        spherical: 1 if rows are divided by their norms, else 0.
+        store: 1 if planes are written, else 0. A half-precision weight can be used in place if its
+            rows are aligned.
+        PLANES: Number of planes: 1, or 2 or 3 for float32.
+        BLOCK_SIZE_FEAT: Features per step of a filter. A matrix is read in steps of
+            BLOCK_SIZE_FEAT · BLOCK_SIZE_TAP features.
         BLOCK_SIZE_TAP: Taps per step of a filter.
     """
     row = tl.program_id(0)

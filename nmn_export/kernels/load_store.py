@@ -1,4 +1,4 @@
-"""Tiles in Triton: the loads and stores that the dense kernels share."""
+"""Loads and stores of tiles, shared by the kernels. Arguments: see the table in the package."""
 
 import triton
 import triton.language as tl
@@ -20,11 +20,11 @@ def load_tile(
     EVEN: tl.constexpr,
     CACHE: tl.constexpr,
 ):
-    """Load a tile of a matrix: zeros beyond its features, anything finite beyond its rows.
+    """Load a tile of a matrix. Beyond the last feature it is zero, beyond the last row finite.
 
     Args:
-        source: Pointer to the matrix or, with `DESCRIPTOR`, its tensor descriptor with blocks of
-            this tile's shape. Must be of shape [row_dim, feat_dim], the last axis of stride 1.
+        source: Pointer to the matrix, or its tensor descriptor if `DESCRIPTOR`, whose block has
+            the shape of the tile. Must be of shape [row_dim, feat_dim], the last axis of stride 1.
         row_start: First row of the tile.
         feat_start: First feature of the tile.
         row_dim: Rows of the matrix.
@@ -34,7 +34,7 @@ def load_tile(
         BLOCK_SIZE_FEAT: Features of the tile.
         DESCRIPTOR: Whether `source` is a descriptor.
         EVEN: Whether `feat_dim` is a multiple of `BLOCK_SIZE_FEAT`.
-        CACHE: Cache modifier; two loads that differ in it are not made one by the compiler.
+        CACHE: Cache modifier. The compiler does not merge two loads that differ in it.
     """
     if DESCRIPTOR:
         return source.load([row_start, feat_start])
@@ -63,20 +63,10 @@ def load_weight(
     DESCRIPTOR: tl.constexpr,
     EVEN: tl.constexpr,
 ):
-    """Load a tile of every plane of the weight; those beyond `PLANES` repeat the first.
+    """Load a tile of every plane of the weight. Planes beyond `PLANES` repeat the first.
 
-    Args:
-        source: As in `load_tile`. Must be of shape [PLANES · row_dim, feat_dim].
-        row_start: As in `load_tile`, and so the other arguments.
-        feat_start: First feature of the tile.
-        row_dim: Rows of one plane.
-        feat_dim: Features of the matrix.
-        row_stride: Elements from one row to the next.
-        BLOCK_SIZE_ROW: Rows of the tile.
-        BLOCK_SIZE_FEAT: Features of the tile.
-        PLANES: Planes that add up to the weight.
-        DESCRIPTOR: Whether `source` is a descriptor.
-        EVEN: Whether `feat_dim` is a multiple of `BLOCK_SIZE_FEAT`.
+    `source` is of shape [PLANES · row_dim, feat_dim], where `row_dim` is the number of rows of one
+    plane. The other arguments are those of `load_tile`.
     """
     all_rows = PLANES * row_dim
     high = load_tile(
@@ -100,11 +90,9 @@ def load_weight(
 
 @triton.jit
 def square_sum(x, PRECISION: tl.constexpr):
-    """Return the squared norms of a tile's rows in float32, as the product sees them.
+    """Return the squared norms of the rows of `x` [BLOCK_SIZE_M, BLOCK_SIZE_K], in float32.
 
-    Args:
-        x: Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_K].
-        PRECISION: As in `nmn_export.kernels.yat.product`.
+    They are those of the values that a product of this `PRECISION` reads.
     """
     x = x.to(tl.float32)
     if PRECISION == "tf32":
@@ -130,7 +118,7 @@ def store_half(
     SPHERICAL: tl.constexpr,
     NEGATIVE: tl.constexpr,
 ):
-    """Turn dot products into outputs and store them; arguments as in `store_tile`."""
+    """Store the columns `column_offset` of a tile; other arguments are those of `store_tile`."""
     column_mask = column_offset < out_feat_dim
     column_term = tl.load(column_term_pointer + column_offset, mask=column_mask, other=1.0)
     bias = 0.0
@@ -168,28 +156,27 @@ def store_tile(
     SPHERICAL: tl.constexpr,
     NEGATIVE: tl.constexpr,
 ):
-    """Turn a tile of dot products and the norms of its rows into outputs and store them.
+    """Compute a tile of outputs from its dot products and the norms of its rows, and store it.
 
-    In two halves: the terms of 128 columns at once would need more than the 128 registers with
-    which two programs of 256 threads fit an SM.
+    The tile is stored in two halves. The terms of 128 columns do not fit the 128 registers per
+    thread that let two programs of 256 threads share an SM.
 
     Args:
         dot: ⟨x, w⟩, float32. Must be of shape [BLOCK_SIZE_M, BLOCK_SIZE_N].
         norm: ‖x‖², float32. Must be of shape [BLOCK_SIZE_M].
-        column_term_pointer: (‖w‖² + ε) / |α|, float32. Must be of shape [out_feat_dim].
-        column_scale_pointer: 1 / (‖w‖ + 1e-8), float32, used if `SPHERICAL`. Must be of shape
-            [out_feat_dim].
-        bias_pointer: Bias, float32, used if `HAS_BIAS`. Must be of shape [out_feat_dim].
-        output_pointers: Where the rows of the output begin. Must be of shape [BLOCK_SIZE_M].
+        column_term_pointer: See the table in `nmn_export.kernels`.
+        column_scale_pointer: See the table.
+        bias_pointer: See the table.
+        output_pointers: To the rows of the output. Must be of shape [BLOCK_SIZE_M].
         row_mask: Which rows to store. Must be of shape [BLOCK_SIZE_M].
         column_start: First column of the tile.
-        out_feat_dim: Number of columns of the whole output.
+        out_feat_dim: Columns of the output; columns from this one on are not stored.
         output_column_stride: Elements from one column of the output to the next.
-        norm_scale: 1 / |α|.
-        floor: ε / |α|.
-        HAS_BIAS: Whether there is a bias.
-        SPHERICAL: Whether rows and weights are divided by their norms.
-        NEGATIVE: Whether α < 0.
+        norm_scale: See the table.
+        floor: See the table.
+        HAS_BIAS: See the table.
+        SPHERICAL: See the table.
+        NEGATIVE: See the table.
     """
     half: tl.constexpr = dot.shape[1] // 2
     left, right = tl.split(tl.permute(tl.reshape(dot, [dot.shape[0], 2, half]), [0, 2, 1]))

@@ -1,0 +1,13 @@
+//! The list of all ops in the library.
+#pragma once
+
+#include "conv.h"
+#include "dense.h"
+
+namespace nmn::plugin
+{
+
+//! A template with all ops as its arguments.
+template <template <typename...> class Template> using WithAllOps = Template<Dense, Conv>;
+
+} // namespace nmn::plugin
