@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from nmn_export.engine.protocol import Message, Step
+from nmn_export.engine.process.messages import Message, Step
 
 # A stream that was closed from the start is missing; what nobody wants goes nowhere.
 if sys.stdout is None:

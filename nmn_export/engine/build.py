@@ -10,17 +10,17 @@ from typing import Literal
 import onnx
 import onnx_ir as ir
 
-from nmn_export.engine.divide import (
-    Division,
-    divide,
-    library_for,
+from nmn_export.engine.gpu import format_capability
+from nmn_export.engine.graph.assignment import (
+    PluginAssignment,
+    assign,
+    choose_library,
     not_in_plugin,
-    written_capability,
 )
 from nmn_export.engine.output import check_embedded, check_output, place
 from nmn_export.engine.plugin_library import PluginLibrary
-from nmn_export.engine.process import BuildProcess, PluginRefusal
-from nmn_export.engine.protocol import (
+from nmn_export.engine.process.client import BuildProcess, PluginRefusal
+from nmn_export.engine.process.messages import (
     ENGINE,
     MODEL,
     TIMING_CACHE,
@@ -31,6 +31,7 @@ from nmn_export.engine.protocol import (
     Ready,
     Step,
 )
+from nmn_export.engine.process.temporary_folder import write_error
 from nmn_export.engine.record import (
     EngineRecord,
     FileRecord,
@@ -38,7 +39,6 @@ from nmn_export.engine.record import (
     PluginRecord,
     ShapesRecord,
 )
-from nmn_export.engine.room import no_room
 from nmn_export.engine.shapes import ShapeRange, ShapeRequest, ranges
 from nmn_export.engine.tensorrt_api import Choice, choose_package
 from nmn_export.errors import NmnExportError
@@ -122,7 +122,7 @@ def build(
     path, engine, options = Path(path), Path(engine), options or BuilderOptions()
     check_output(path, engine, options.timing_cache)
     package = choose_package(tensorrt)
-    library = library_for(plugin, plugin_library, embed_plugin)
+    library = choose_library(plugin, plugin_library, embed_plugin)
     model = load(path)
     job = _Job(
         path=path,
@@ -171,12 +171,14 @@ class _Job:
         with BuildProcess(self.package) as process:
             ready = process.ready()
             targets = self.targets(ready)
-            graph, division = divide(self.model, self.plugin, library, targets, self.tf32, refusal)
+            graph, assignment = assign(
+                self.model, self.plugin, library, targets, self.tf32, refusal
+            )
             _hand_over(graph, self.options, process.folder)
             del graph  # with the prepared weights, as large as the model
-            network, plugin = self.parse_and_build(process, division)
-            if division.library and self.embed_plugin:
-                check_embedded(process.folder, division.library)
+            network, plugin = self.parse_and_build(process, assignment)
+            if assignment.library and self.embed_plugin:
+                check_embedded(process.folder, assignment.library)
             record = self.record(process, ready, network, plugin)
             place(process.folder, self.engine, record, self.options.timing_cache)
         return Built(self.engine, record)
@@ -184,18 +186,18 @@ class _Job:
     def targets(self, ready: Ready) -> list[int]:
         """Return the compute capabilities that the engine is for."""
         asked, package = self.compute_capabilities, self.package
-        offered = ", ".join(written_capability(c) for c in ready.compute_capabilities)
+        offered = ", ".join(format_capability(c) for c in ready.compute_capabilities)
         if not offered and asked:
             raise NmnExportError(
                 f"The package {package} builds for the GPU at hand",
-                got=f"--compute-capability {written_capability(asked[0])}",
+                got=f"--compute-capability {format_capability(asked[0])}",
                 fix="Leave it out, or say --tensorrt tensorrt-rtx.",
             )
         wrong = [c for c in asked if c not in ready.compute_capabilities]
         if wrong or (offered and not asked and ready.gpu is None):
             raise NmnExportError(
                 f"{package} {ready.version} builds for compute capability {offered}",
-                got=written_capability(wrong[0]) if wrong else "none, and no GPU to build for",
+                got=format_capability(wrong[0]) if wrong else "none, and no GPU to build for",
                 fix="Name one or more with --compute-capability, separated by commas.",
             )
         if offered and self.options.timing_cache:
@@ -206,9 +208,9 @@ class _Job:
             )
         return list(asked) or ([ready.gpu] if ready.gpu else [])
 
-    def request(self, division: Division) -> BuildRequest:
+    def request(self, assignment: PluginAssignment) -> BuildRequest:
         """Say it in the words of the process that builds."""
-        library, options = division.library, self.options
+        library, options = assignment.library, self.options
         version = PLUGIN_ATTRIBUTES["plugin_version"]
         return BuildRequest(
             profile={n: [list(r.min), list(r.opt), list(r.max)] for n, r in self.found.items()},
@@ -225,15 +227,15 @@ class _Job:
         )
 
     def parse_and_build(
-        self, process: BuildProcess, division: Division
+        self, process: BuildProcess, assignment: PluginAssignment
     ) -> tuple[Network, PluginRecord]:
         """Build; stop as soon as the parsed network is not what was asked for."""
         network: Network | None = None
-        for told in process.build(self.request(division)):
+        for told in process.build(self.request(assignment)):
             match told:
                 case Network():
                     network = told
-                    counted = division.count(told, self.embed_plugin)
+                    counted = assignment.count(told, self.embed_plugin)
                 case Done():
                     assert network
                     return network, counted
@@ -255,7 +257,7 @@ class _Job:
             nmn_export=metadata.version("nmn-export"),
             tensorrt_package=self.package,
             tensorrt=ready.version,
-            compute_capabilities=[written_capability(c) for c in self.compute_capabilities],
+            compute_capabilities=[format_capability(c) for c in self.compute_capabilities],
             tf32=self.tf32,
             plugin=plugin,
             inputs=network.inputs,
@@ -278,4 +280,4 @@ def _hand_over(graph: ir.Model, options: BuilderOptions, folder: Path) -> None:
         if options.timing_cache and options.timing_cache.is_file():
             (folder / TIMING_CACHE).write_bytes(options.timing_cache.read_bytes())
     except OSError as error:
-        raise no_room("the model", folder, error) from error
+        raise write_error("the model", folder, error) from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nmn_export.engine.protocol import Layer, TensorInfo
+from nmn_export.engine.process.messages import Layer, TensorInfo
 from nmn_export.engine.tensorrt_api import PLUGIN_LAYER
 from nmn_export.engine.typed_json import revive
 from nmn_export.errors import NmnExportError

@@ -1,14 +1,12 @@
 """The input shapes an engine is built for: trtexec's grammar, what is filled in, what must hold."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 import onnx
 
-from nmn_export.engine.typed_json import revive
 from nmn_export.errors import NmnExportError
-from nmn_export.graph.file import EXAMPLE_SHAPES
+from nmn_export.graph.file import LARGEST_SIZE, example_shapes, invalid_example_shapes
 
 Shape = tuple[int, ...]
 
@@ -17,8 +15,6 @@ ShapeRequest = Sequence[int] | Sequence[Sequence[int] | None]
 
 LARGEST_DEFAULT_BATCH = 8
 """Up to which batch an engine is built if nobody says, unless the example's is larger."""
-
-_LARGEST_SIZE = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def ranges(model: onnx.ModelProto, given: Mapping[str, ShapeRequest]) -> dict[st
         NmnExportError: A name, a rank, a size or an order is wrong, or nothing says how large an
             axis may become.
     """
-    examples = _examples(model)
+    examples = example_shapes(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     declared = {v.name: _declared(v) for v in model.graph.input if v.name not in weights}
     for name in given:
@@ -90,22 +86,6 @@ def ranges(model: onnx.ModelProto, given: Mapping[str, ShapeRequest]) -> dict[st
         for name, dims in declared.items()
     }
     _check_shared_sizes(declared, found)
-    return found
-
-
-def _examples(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Return the shapes of the inputs with which the model was exported, as far as it says."""
-    stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
-    try:
-        found: dict[str, list[int]] = revive(dict[str, list[int]], json.loads(stored))
-        if not all(1 <= size <= _LARGEST_SIZE for shape in found.values() for size in shape):
-            raise ValueError("no size")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise NmnExportError(
-            f"The metadata {EXAMPLE_SHAPES} of a model is JSON with a shape for each input",
-            got=f"'{stored[:60]}'",
-            fix="The file is damaged; export it again.",
-        ) from error
     return found
 
 
@@ -150,6 +130,8 @@ def _default(name: str, dims: tuple[int | str, ...], example: Sequence[int] | No
             fix=f"Say --min-shapes, --opt-shapes and --max-shapes {name}:"
             f"{_written(tuple(example or (d if isinstance(d, int) else 1 for d in dims)))}.",
         )
+    if example is not None and (len(example) != len(dims) or example[0] < 1):
+        raise invalid_example_shapes(f"{_written(example)} for '{name}' of shape {_written(dims)}")
     batch = example[0] if example else 1
     return ShapeRange((1, *fixed), (batch, *fixed), (max(batch, LARGEST_DEFAULT_BATCH), *fixed))
 
@@ -157,14 +139,14 @@ def _default(name: str, dims: tuple[int | str, ...], example: Sequence[int] | No
 def _checked(name: str, dims: tuple[int | str, ...], found: ShapeRange) -> ShapeRange:
     for bound, shape in zip(("min", "opt", "max"), astuple(found), strict=True):
         fits = len(shape) == len(dims) and all(
-            size == d if isinstance(d, int) else 1 <= size <= _LARGEST_SIZE
+            size == d if isinstance(d, int) else 1 <= size <= LARGEST_SIZE
             for size, d in zip(shape, dims, strict=True)
         )
         if not fits:
             raise NmnExportError(
                 f"Input '{name}' has shape {_written(dims)}",
                 got=f"{bound} shape {_written(shape)}",
-                fix=f"Give that many sizes, each from 1 to {_LARGEST_SIZE}, and the fixed ones as "
+                fix=f"Give that many sizes, each from 1 to {LARGEST_SIZE}, and the fixed ones as "
                 "they are.",
             )
     for low, opt, high in zip(found.min, found.opt, found.max, strict=True):

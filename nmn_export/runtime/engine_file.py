@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nmn_export.engine.gpu import format_capability
 from nmn_export.engine.plugin_library import VARIABLE, find_plugin_library
 from nmn_export.engine.record import EngineRecord, read_record, record_path
 from nmn_export.engine.tensorrt_api import load_package, load_plugins, make_logger
@@ -171,7 +172,7 @@ def _provide_plugins(
         raise NmnExportError(
             "The plugin library must have kernels for this GPU",
             got=f"capability {major}.{minor}, and kernels for "
-            + ", ".join(f"{c // 10}.{c % 10}" for c in found.capabilities),
+            + ", ".join(format_capability(c) for c in found.capabilities),
             fix="Build the library again with kernels for this GPU.",
         )
     _check_registered(found.path, load_plugins(trt, runtime, str(found.path)))

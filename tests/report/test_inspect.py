@@ -9,7 +9,7 @@ import pytest
 from nmn_export import NmnExportError
 from nmn_export.engine.build import build
 from nmn_export.engine.plugin_library import find_plugin_library
-from nmn_export.engine.protocol import Layer
+from nmn_export.engine.process.messages import Layer
 from nmn_export.engine.record import FileRecord, PluginRecord, read_record
 from nmn_export.graph.file import load
 from nmn_export.report.doctor import Finding, examine

@@ -17,7 +17,7 @@ from typing import Any
 
 from nmn_export.engine import tensorrt_api as api
 from nmn_export.engine.gpu import gpu_capability
-from nmn_export.engine.protocol import (
+from nmn_export.engine.process.messages import (
     ENGINE,
     MODEL,
     TIMING_CACHE,
@@ -33,7 +33,7 @@ from nmn_export.engine.protocol import (
     Step,
     TensorInfo,
 )
-from nmn_export.engine.room import no_room
+from nmn_export.engine.process.temporary_folder import write_error
 from nmn_export.errors import NmnExportError
 
 _SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
@@ -144,7 +144,7 @@ class _Build:
         try:
             (self.folder / name).write_bytes(memoryview(content))
         except OSError as error:
-            raise no_room("the engine", self.folder, error) from error
+            raise write_error("the engine", self.folder, error) from error
 
     def load_plugins(self, builder: Any, library: str) -> None:
         creators = api.load_plugins(self.trt, builder, library)

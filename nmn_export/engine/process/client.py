@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from nmn_export.engine import protocol
-from nmn_export.engine.protocol import (
+from nmn_export.engine.process import messages
+from nmn_export.engine.process.messages import (
     LIBRARIES,
     STDERR,
     BuildRequest,
@@ -27,7 +27,7 @@ from nmn_export.engine.protocol import (
     Report,
     TensorInfo,
 )
-from nmn_export.engine.room import check_name
+from nmn_export.engine.process.temporary_folder import check_temporary_folder
 from nmn_export.errors import NmnExportError
 
 # The package's own __init__ imports PyTorch, which takes seconds and which the process does not
@@ -37,11 +37,11 @@ import sys, types
 package = types.ModuleType("nmn_export")
 package.__path__ = [sys.argv.pop(1)]
 sys.modules["nmn_export"] = package
-from nmn_export.engine.worker import main
+from nmn_export.engine.process.worker import main
 main()
 """
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 
 _PLUGIN = "nmn_plugin: "
 """With which the lines of the plugin begin."""
@@ -76,7 +76,7 @@ class BuildProcess:
     """
 
     def __init__(self, package: str) -> None:
-        check_name()
+        check_temporary_folder()
         self._temporary = tempfile.TemporaryDirectory(
             prefix="nmn_export.", ignore_cleanup_errors=True
         )
@@ -131,7 +131,7 @@ class BuildProcess:
             raise self._died() from error
         for report in self._reports():
             yield report
-            if isinstance(report, protocol.Done):
+            if isinstance(report, messages.Done):
                 return
         raise self._died()
 
@@ -207,7 +207,7 @@ def _environment(package: str, folder: Path) -> dict[str, str]:
 
 def _read(line: str) -> Report:
     ((name, values),) = json.loads(line).items()
-    return _revive(getattr(protocol, name), values)  # type: ignore[no-any-return]
+    return _revive(getattr(messages, name), values)  # type: ignore[no-any-return]
 
 
 def _revive(kind: Any, values: dict[str, Any]) -> Any:
