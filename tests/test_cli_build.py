@@ -182,7 +182,7 @@ WRONG = {
     "wrong size": ((*BUILD, "--max-shapes", "x:8x4x10x10"), "got min shape 8x4x10x10"),
     "wrong order": (
         (*BUILD, "--min-shapes", "x:4x3x10x10", "--max-shapes", "x:2x3x10x10"),
-        "go up from min over opt to max; got 4x3x10x10, 2x3x10x10, 2x3x10x10",
+        "must satisfy min <= opt <= max; got 4x3x10x10, 2x3x10x10, 2x3x10x10",
     ),
     "no shape": ((*BUILD, "--minShapes", "x=1"), "--min-shapes is NAME:SIZExSIZE"),
     "a huge size": (

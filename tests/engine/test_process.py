@@ -36,14 +36,14 @@ class ILogger:
 
 WRONG_PACKAGES = {
     "that aborts": (ABORTING, "got signal SIGABRT (terminate called without an active exception)"),
-    "without a GPU": (WITHOUT_GPU, "builds on the GPU that it builds for; got no GPU that it can"),
+    "without a GPU": (WITHOUT_GPU, "needs the GPU that it builds for; got no GPU that it can"),
     "without libraries": (
         "raise ImportError('libnvinfer.so.11: cannot open')",
         "got libnvinfer.so",
     ),
     "that is empty": ("", "The package tensorrt must be complete; got module 'tensorrt' has no"),
     "with an error in it": ("1 / 0", "got exit code 1 (ZeroDivisionError: division by zero)"),
-    "that ends": ("import os; os._exit(3)", "must live until it is built; got exit code 3."),
+    "that ends": ("import os; os._exit(3)", "must not end before it is built; got exit code 3."),
 }
 
 

@@ -1,30 +1,30 @@
-"""What the process that builds an engine is asked, and what it tells."""
+"""The messages between the builder process and its parent."""
 
 from dataclasses import dataclass, field
 
 MODEL, ENGINE, TIMING_CACHE, STDERR = "model.onnx", "engine", "timing.cache", "stderr"
-"""Files in the folder that both processes share."""
+"""Files in the shared folder."""
 
 LIBRARIES = "libraries"
-"""Folder in it in which the dynamic linker looks for TensorRT's libraries first."""
+"""Subfolder that the dynamic linker searches for TensorRT's libraries first."""
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build. The model lies in the shared folder, and the engine is put there.
+    """What to build. The model is read from the shared folder, and the engine is written to it.
 
     Attributes:
-        profile: The shapes of each input: min, opt and max.
-        plugin_library: Path of the library to load, or `None` for none.
-        plugins: Name, version and namespace of each that it must have.
-        embed_plugin: Put the library into the engine.
-        compute_capabilities: Those to build for, 89 for 8.9; none for that of the GPU at hand.
-        tf32: Let float32 products be made in TF32.
-        timing_cache: Whether to write one; what is in the shared folder is read first.
+        profile: The min, opt and max shape of each input.
+        plugin_library: Path of the plugin library to load, or `None`.
+        plugins: Name, version and namespace of each plugin that the library must have.
+        embed_plugin: Store the library in the engine.
+        compute_capabilities: Capabilities to build for, 89 for 8.9; empty for the local GPU.
+        tf32: Allow TF32 for float32 products.
+        timing_cache: Whether to write a timing cache. One in the shared folder is read first.
         optimization_level: 0 to 5, or `None` for TensorRT's default.
-        memory_pools: Bytes by TensorRT's name of the pool.
-        profiling_verbosity: TensorRT's name of how much of its layers an engine tells.
-        verbosity: The least severity of TensorRT's messages that are passed on, ERROR at least.
+        memory_pools: Limits in bytes, by TensorRT's name of the pool.
+        profiling_verbosity: TensorRT's name of the profiling verbosity.
+        verbosity: The least severe TensorRT messages that are passed on, at least ERROR.
     """
 
     profile: dict[str, list[list[int]]]
@@ -45,9 +45,9 @@ class Ready:
     """TensorRT is loaded.
 
     Attributes:
-        version: Of TensorRT.
-        compute_capabilities: Those it builds for by name, 89 for 8.9; empty if it builds for the
-            GPU at hand only.
+        version: TensorRT's version.
+        compute_capabilities: Capabilities that can be requested, 89 for 8.9; empty if it builds for
+            the local GPU only.
         gpu: Compute capability of the first GPU, or `None`.
     """
 
@@ -58,7 +58,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer, as TensorRT names it and its type."""
+    """The name and type of a layer, as TensorRT reports them."""
 
     name: str
     type: str
@@ -66,7 +66,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output: its dtype in NumPy's words; its shape, with -1 for what varies."""
+    """An input or output. `dtype` is NumPy's name; a dynamic axis has size -1."""
 
     name: str
     dtype: str
@@ -75,7 +75,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Network:
-    """What TensorRT's parser made of the model."""
+    """The network that TensorRT's parser created from the model."""
 
     layers: list[Layer]
     inputs: list[TensorInfo]
@@ -84,13 +84,13 @@ class Network:
 
 @dataclass(frozen=True)
 class Step:
-    """How far a phase of the build has come; it has ended when `done` is `total`.
+    """Progress of a phase of the build, which has ended when `done` equals `total`.
 
     Attributes:
-        phase: Its name.
-        parent: The phase of which it is a part, or `None`.
-        done: Steps made.
-        total: Steps to make.
+        phase: Name of the phase.
+        parent: Name of the enclosing phase, or `None`.
+        done: Number of completed steps.
+        total: Number of steps.
     """
 
     phase: str
@@ -101,7 +101,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Message:
-    """What TensorRT says of itself: severity, in capitals, and text."""
+    """A log message of TensorRT. `severity` is in capitals."""
 
     severity: str
     text: str
@@ -109,19 +109,19 @@ class Message:
 
 @dataclass(frozen=True)
 class Done:
-    """The engine lies in the shared folder."""
+    """The engine is complete in the shared folder."""
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What an engine inspector lists, or `None` where the engine does not load."""
+    """The layers that the engine inspector lists, or `None` if the engine does not load."""
 
     layers: list[Layer] | None
 
 
 @dataclass(frozen=True)
 class Failed:
-    """It cannot be built: the parts of an `NmnExportError`."""
+    """The build failed: the parts of an `NmnExportError`."""
 
     rule: str
     got: str
