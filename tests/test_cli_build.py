@@ -63,7 +63,7 @@ def test_build_writes_an_engine_and_its_record(cli, folder):
     assert "wrote m.engine (2 ⵟ ops in the plugin, 0 decomposed)" in result.out
     assert "for compute capability 8.9" in result.out
     assert "x: 1x3x10x10 to 8x3x10x10, tuned for 2x3x10x10" in result.out
-    assert "--embed-plugin would put it in" in result.out
+    assert "use --embed-plugin to store it" in result.out
     assert not result.err
     assert sorted(path.name for path in folder.iterdir()) == ["m.engine", "m.engine.json", "m.onnx"]
     assert record()["plugin"]["layers"] == 2
@@ -159,9 +159,12 @@ WRONG = {
     "8 bits": ((*BUILD, "--int8"), "got --int8. Put Q/DQ nodes into the model"),
     "8 bits, floating": ((*BUILD, "--fp8"), "got --fp8. Put Q/DQ nodes into the model"),
     "best": ((*BUILD, "--best"), "got --best. Choose with nmn-export export --dtype"),
-    "no model": (BUILD[:1] + BUILD[2:], "One MODEL.onnx is needed; got none"),
-    "two models": ((*BUILD, "--onnx=m.onnx"), "One MODEL.onnx is needed; got m.onnx and m.onnx"),
-    "no output": (BUILD[:2] + BUILD[4:], "One --output ENGINE is needed; got none"),
+    "no model": (BUILD[:1] + BUILD[2:], "Exactly one MODEL.onnx is needed; got none"),
+    "two models": (
+        (*BUILD, "--onnx=m.onnx"),
+        "Exactly one MODEL.onnx is needed; got m.onnx and m.onnx",
+    ),
+    "no output": (BUILD[:2] + BUILD[4:], "Exactly one --output ENGINE is needed; got none"),
     "no such model": (("build", "no.onnx", *BUILD[2:]), "got no file 'no.onnx'"),
     "text for a model": (("build", "text.onnx", *BUILD[2:]), "not ONNX or is cut off"),
     "a truncated model": (("build", "cut.onnx", *BUILD[2:]), "not ONNX or is cut off"),
@@ -192,7 +195,7 @@ WRONG = {
     "thousands of digits": ((*BUILD, "--opt-shapes", f"x:{'9' * 5000}x3x10x10"), "to 2147483647"),
     "shapes said twice": (
         (*BUILD, "--shapes", "x:4x3x10x10", "--min-shapes", "x:1x3x10x10"),
-        "--shapes stands for --min-shapes, --opt-shapes and --max-shapes at once; got both for",
+        "--shapes replaces --min-shapes, --opt-shapes and --max-shapes; got both for",
     ),
     "no shape of all": ((*BUILD, "--shapes", "x"), "--shapes is NAME:SIZExSIZE"),
     "no such library": ((*BUILD, "--plugin-library", "no.so"), "got no file '"),

@@ -70,8 +70,8 @@ def open_engine(path: Path, plugin_library: Path | None, device: int) -> OpenEng
         device: Number of the GPU.
 
     Raises:
-        NmnExportError: The file is missing or damaged, there is no GPU, the TensorRT version differs
-            from the one that built the engine, or TensorRT cannot load the engine.
+        NmnExportError: The file is missing or damaged, there is no GPU, TensorRT is another
+            version than the one that built the engine, or it cannot load the engine.
     """
     if not path.is_file():
         raise NmnExportError(

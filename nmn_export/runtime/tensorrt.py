@@ -154,7 +154,7 @@ class TensorRtRunner:
 
         Args:
             profile: Number of its optimisation profile.
-            eager: Compile the kernels for a shape before its first run, not in the background during
+            eager: Compile the kernels for a shape before its first run, not in the background of
                 the first runs. Affects `tensorrt_rtx` only, which compiles at run time.
         """
         trt, engine = self._open.trt, self._open.engine

@@ -113,17 +113,17 @@ WRONG = {
     "nothing said": (
         TWO,
         {},
-        "no shapes for input 'y', with the dynamic axes 0 (batch), 1 (length)",
+        "input 'y' with the dynamic axes 0 (batch), 1 (length)",
     ),
     "nothing said of an axis": (
         {"x": [1, "n"]},
         {},
-        "no shapes for input 'x', with the dynamic axes 1 (n)",
+        "input 'x' with the dynamic axes 1 (n)",
     ),
     "unnamed axis": (
         {"x": [1, None]},
         {},
-        "no shapes for input 'x', with the dynamic axes 1 (axis 1)",
+        "input 'x' with the dynamic axes 1 (axis 1)",
     ),
     "one name, two sizes": (
         TWO,
