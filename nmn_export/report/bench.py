@@ -215,7 +215,8 @@ def _compare(
         if not deviation <= tolerance:
             raise CheckError(
                 f"Files must agree to {tolerance:.1e} before they are timed",
-                got=f"an error of {deviation:.1e} in {contestant.name} against {contestants[0].name}",
+                got=f"an error of {deviation:.1e} in {contestant.name} "
+                f"against {contestants[0].name}",
                 fix="Find the wrong one with `nmn-export check`, or set --tolerance.",
             )
     return [None, *errors], tolerance
