@@ -128,7 +128,7 @@ WRONG = {
     "one name, two sizes": (
         TWO,
         {"x": (1, 3), "y": (2, 3)},
-        "Axes named 'batch' must have the same sizes in min, opt and max; got (1, 1, 1) for input 'x'",
+        "'batch' must have the same sizes in min, opt and max; got (1, 1, 1) for input 'x'",
     ),
 }
 

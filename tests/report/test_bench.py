@@ -171,9 +171,7 @@ UNLIKE = {
 
 @pytest.mark.parametrize("other", UNLIKE.values(), ids=UNLIKE)
 def test_files_that_take_other_inputs_are_refused(other):
-    with pytest.raises(
-        NmnExportError, match=r"must take the same inputs; got x.* in a\.onnx and .* in"
-    ):
+    with pytest.raises(NmnExportError, match=r"take the same inputs; got x.* in a\.onnx and .* in"):
         check_alike([contestant("a.onnx", FLOAT), contestant("b.onnx", other)])
 
 
