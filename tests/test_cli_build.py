@@ -88,7 +88,7 @@ def test_a_required_plugin_that_does_not_compute_an_op_is_a_failed_check(cli, fo
     onnx.save(model, "m.onnx")
     result = cli(*BUILD, "--plugin", "require")
     assert result.code == 1
-    assert "got 'head', which it does not: it asks for version 7" in result.err
+    assert "got 'head', which it does not compute: it asks for version 7" in result.err
     assert [path.name for path in folder.iterdir()] == ["m.onnx"]
 
 
@@ -125,7 +125,7 @@ def test_one_shape_of_trtexec_is_all_three(cli):
 def test_what_a_target_lacks_is_no_matter_of_verbosity(cli):
     result = cli(*BUILD[:-1], "7.5")
     assert result.code == 2
-    assert "Build for another compute capability; float16 is no way out" in result.err
+    assert "Build for another compute capability. float16 does not help" in result.err
     assert "--verbosity" not in result.err
 
 
@@ -138,7 +138,7 @@ def test_plugin_layers_that_are_no_ops_of_ours_are_told(cli):
     result = cli(*BUILD)
     assert result.code == 0, result.err
     assert "(1 ⵟ ops in the plugin, 0 decomposed)" in result.out
-    assert "note: 1 more plugin layers stand for no ⵟ op of ai.nmn: 'head'" in result.out
+    assert "note: 1 other plugin layers do not come from a ⵟ op of ai.nmn: 'head'" in result.out
     assert record()["plugin"]["others"] == ["head"]
     assert record()["layer_counts"]["PLUGIN_V3"] == 2
     assert "other plugin layers head" in " ".join(cli("inspect", "m.engine").out.split())
@@ -152,7 +152,7 @@ def test_messages_of_tensorrt_are_printed_if_asked_for(cli):
 
 WRONG = {
     "no target": (BUILD[:-2], "builds for compute capability 7.5, 8.0, 8.6, 8.9, 12.0, 12.1; got"),
-    "another target": ((*BUILD[:-1], "9.0"), "12.1; got 9.0. Name one or more with"),
+    "another target": ((*BUILD[:-1], "9.0"), "12.1; got 9.0. Specify one or more with"),
     "no number for a target": ((*BUILD[:-1], "sm_89"), "--compute-capability is a list of"),
     "half precision": ((*BUILD, "--fp16"), "got --fp16. Export in float16: nmn-export export --d"),
     "bfloat16": ((*BUILD, "--bf16"), "got --bf16. Export in bfloat16"),
