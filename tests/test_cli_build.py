@@ -202,7 +202,7 @@ WRONG = {
     "text for a library": ((*BUILD, "--plugin-library", "text.onnx"), "is not a shared library"),
     "no plugin, embedded": (
         (*BUILD, "--plugin", "off", "--embed-plugin"),
-        "--plugin off makes an engine without the plugin; got --embed-plugin",
+        "--plugin off builds an engine without the plugin; got --embed-plugin",
     ),
     "a timing cache": ((*BUILD, "--timing-cache", "t"), "on which it has no effect. Leave it out"),
     "unknown pool": ((*BUILD, "--memPoolSize", "dlaSRAM:1"), "--memory-pools is POOL:SIZE"),
