@@ -156,8 +156,8 @@ WRONG = {
     "no number for a target": ((*BUILD[:-1], "sm_89"), "--compute-capability is a list of"),
     "half precision": ((*BUILD, "--fp16"), "got --fp16. Export in float16: nmn-export export --d"),
     "bfloat16": ((*BUILD, "--bf16"), "got --bf16. Export in bfloat16"),
-    "8 bits": ((*BUILD, "--int8"), "got --int8. Put Q/DQ nodes into the model"),
-    "8 bits, floating": ((*BUILD, "--fp8"), "got --fp8. Put Q/DQ nodes into the model"),
+    "8 bits": ((*BUILD, "--int8"), "got --int8. Add Q/DQ nodes to the model"),
+    "8 bits, floating": ((*BUILD, "--fp8"), "got --fp8. Add Q/DQ nodes to the model"),
     "best": ((*BUILD, "--best"), "got --best. Choose with nmn-export export --dtype"),
     "no model": (BUILD[:1] + BUILD[2:], "Exactly one MODEL.onnx is needed; got none"),
     "two models": (
@@ -169,10 +169,10 @@ WRONG = {
     "text for a model": (("build", "text.onnx", *BUILD[2:]), "not ONNX or is cut off"),
     "a truncated model": (("build", "cut.onnx", *BUILD[2:]), "not ONNX or is cut off"),
     "a model from elsewhere": (("build", "foreign.onnx", *BUILD[2:]), "ONNX file from elsewhere"),
-    "an output that is the model": (("build", "m.onnx", "-o", "m.onnx"), "are different files"),
+    "an output that is the model": (("build", "m.onnx", "-o", "m.onnx"), "must be different files"),
     "an output that is not named as an engine": (
         ("build", "m.onnx", "-o", "m.trt"),
-        "ends in .engine or .plan, by which it is known as one; got 'm.trt'. Name it 'm.engine'.",
+        "must end in .engine or .plan; got 'm.trt'. Name it 'm.engine'.",
     ),
     "an output without a folder": (("build", "m.onnx", "-o", "no/e"), "folder must exist"),
     "a folder for output": (("build", "m.onnx", "-o", "."), "The output must be a file"),
