@@ -190,7 +190,7 @@ WRONG = {
     "no shape": ((*BUILD, "--minShapes", "x=1"), "--min-shapes is NAME:SIZExSIZE"),
     "a huge size": (
         (*BUILD, "--opt-shapes", "x:99999999999x3x10x10"),
-        "Give that many sizes, each from 1 to 2147483647",
+        "Use the same number of sizes, each from 1 to 2147483647",
     ),
     "thousands of digits": ((*BUILD, "--opt-shapes", f"x:{'9' * 5000}x3x10x10"), "to 2147483647"),
     "shapes said twice": (
@@ -204,14 +204,14 @@ WRONG = {
         (*BUILD, "--plugin", "off", "--embed-plugin"),
         "--plugin off builds an engine without the plugin; got --embed-plugin",
     ),
-    "a timing cache": ((*BUILD, "--timing-cache", "t"), "on which it has no effect. Leave it out"),
+    "a timing cache": ((*BUILD, "--timing-cache", "t"), "on which it has no effect. Remove it"),
     "unknown pool": ((*BUILD, "--memPoolSize", "dlaSRAM:1"), "--memory-pools is POOL:SIZE"),
     "huge pool": (
         (*BUILD, "--memPoolSize=workspace:99999999999999999999G"),
         "The size of a memory pool is from 1 to 9223372036854775807 bytes; got 'workspace:9999",
     ),
     "pool of 2^63 bytes": ((*BUILD, f"--memPoolSize=workspace:{2**63}B"), "memory pool is from 1"),
-    "empty pool": ((*BUILD, "--memPoolSize=workspace:0"), "got 'workspace:0'. Say"),
+    "empty pool": ((*BUILD, "--memPoolSize=workspace:0"), "got 'workspace:0'. Use"),
     "package that is not there": ((*BUILD, "--tensorrt", "tensorrt"), "got no package tensorrt."),
     "capability without kernels": (
         (*BUILD[:-1], "7.5", "--plugin", "require"),
