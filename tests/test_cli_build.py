@@ -63,7 +63,7 @@ def test_build_writes_an_engine_and_its_record(cli, folder):
     assert "wrote m.engine (2 ⵟ ops in the plugin, 0 decomposed)" in result.out
     assert "for compute capability 8.9" in result.out
     assert "x: 1x3x10x10 to 8x3x10x10, tuned for 2x3x10x10" in result.out
-    assert "--embed-plugin would put it in" in result.out
+    assert "use --embed-plugin to store it" in result.out
     assert not result.err
     assert sorted(path.name for path in folder.iterdir()) == ["m.engine", "m.engine.json", "m.onnx"]
     assert record()["plugin"]["layers"] == 2
@@ -88,7 +88,7 @@ def test_a_required_plugin_that_does_not_compute_an_op_is_a_failed_check(cli, fo
     onnx.save(model, "m.onnx")
     result = cli(*BUILD, "--plugin", "require")
     assert result.code == 1
-    assert "got 'head', which it does not: it asks for version 7" in result.err
+    assert "got 'head', which it does not compute: it asks for version 7" in result.err
     assert [path.name for path in folder.iterdir()] == ["m.onnx"]
 
 
@@ -125,7 +125,7 @@ def test_one_shape_of_trtexec_is_all_three(cli):
 def test_what_a_target_lacks_is_no_matter_of_verbosity(cli):
     result = cli(*BUILD[:-1], "7.5")
     assert result.code == 2
-    assert "Build for another compute capability; float16 is no way out" in result.err
+    assert "Build for another compute capability. float16 does not help" in result.err
     assert "--verbosity" not in result.err
 
 
@@ -138,7 +138,7 @@ def test_plugin_layers_that_are_no_ops_of_ours_are_told(cli):
     result = cli(*BUILD)
     assert result.code == 0, result.err
     assert "(1 ⵟ ops in the plugin, 0 decomposed)" in result.out
-    assert "note: 1 more plugin layers stand for no ⵟ op of ai.nmn: 'head'" in result.out
+    assert "note: 1 other plugin layers do not come from a ⵟ op of ai.nmn: 'head'" in result.out
     assert record()["plugin"]["others"] == ["head"]
     assert record()["layer_counts"]["PLUGIN_V3"] == 2
     assert "other plugin layers head" in " ".join(cli("inspect", "m.engine").out.split())
@@ -152,24 +152,27 @@ def test_messages_of_tensorrt_are_printed_if_asked_for(cli):
 
 WRONG = {
     "no target": (BUILD[:-2], "builds for compute capability 7.5, 8.0, 8.6, 8.9, 12.0, 12.1; got"),
-    "another target": ((*BUILD[:-1], "9.0"), "12.1; got 9.0. Name one or more with"),
+    "another target": ((*BUILD[:-1], "9.0"), "12.1; got 9.0. Specify one or more with"),
     "no number for a target": ((*BUILD[:-1], "sm_89"), "--compute-capability is a list of"),
     "half precision": ((*BUILD, "--fp16"), "got --fp16. Export in float16: nmn-export export --d"),
     "bfloat16": ((*BUILD, "--bf16"), "got --bf16. Export in bfloat16"),
-    "8 bits": ((*BUILD, "--int8"), "got --int8. Put Q/DQ nodes into the model"),
-    "8 bits, floating": ((*BUILD, "--fp8"), "got --fp8. Put Q/DQ nodes into the model"),
+    "8 bits": ((*BUILD, "--int8"), "got --int8. Add Q/DQ nodes to the model"),
+    "8 bits, floating": ((*BUILD, "--fp8"), "got --fp8. Add Q/DQ nodes to the model"),
     "best": ((*BUILD, "--best"), "got --best. Choose with nmn-export export --dtype"),
-    "no model": (BUILD[:1] + BUILD[2:], "One MODEL.onnx is needed; got none"),
-    "two models": ((*BUILD, "--onnx=m.onnx"), "One MODEL.onnx is needed; got m.onnx and m.onnx"),
-    "no output": (BUILD[:2] + BUILD[4:], "One --output ENGINE is needed; got none"),
+    "no model": (BUILD[:1] + BUILD[2:], "Exactly one MODEL.onnx is needed; got none"),
+    "two models": (
+        (*BUILD, "--onnx=m.onnx"),
+        "one MODEL.onnx is needed; got m.onnx and m.onnx",
+    ),
+    "no output": (BUILD[:2] + BUILD[4:], "Exactly one --output ENGINE is needed; got none"),
     "no such model": (("build", "no.onnx", *BUILD[2:]), "got no file 'no.onnx'"),
     "text for a model": (("build", "text.onnx", *BUILD[2:]), "not ONNX or is cut off"),
     "a truncated model": (("build", "cut.onnx", *BUILD[2:]), "not ONNX or is cut off"),
     "a model from elsewhere": (("build", "foreign.onnx", *BUILD[2:]), "ONNX file from elsewhere"),
-    "an output that is the model": (("build", "m.onnx", "-o", "m.onnx"), "are different files"),
+    "an output that is the model": (("build", "m.onnx", "-o", "m.onnx"), "must be different files"),
     "an output that is not named as an engine": (
         ("build", "m.onnx", "-o", "m.trt"),
-        "ends in .engine or .plan, by which it is known as one; got 'm.trt'. Name it 'm.engine'.",
+        "must end in .engine or .plan; got 'm.trt'. Name it 'm.engine'.",
     ),
     "an output without a folder": (("build", "m.onnx", "-o", "no/e"), "folder must exist"),
     "a folder for output": (("build", "m.onnx", "-o", "."), "The output must be a file"),
@@ -182,33 +185,33 @@ WRONG = {
     "wrong size": ((*BUILD, "--max-shapes", "x:8x4x10x10"), "got min shape 8x4x10x10"),
     "wrong order": (
         (*BUILD, "--min-shapes", "x:4x3x10x10", "--max-shapes", "x:2x3x10x10"),
-        "go up from min over opt to max; got 4x3x10x10, 2x3x10x10, 2x3x10x10",
+        "must satisfy min <= opt <= max; got 4x3x10x10, 2x3x10x10, 2x3x10x10",
     ),
     "no shape": ((*BUILD, "--minShapes", "x=1"), "--min-shapes is NAME:SIZExSIZE"),
     "a huge size": (
         (*BUILD, "--opt-shapes", "x:99999999999x3x10x10"),
-        "Give that many sizes, each from 1 to 2147483647",
+        "Use the same number of sizes, each from 1 to 2147483647",
     ),
     "thousands of digits": ((*BUILD, "--opt-shapes", f"x:{'9' * 5000}x3x10x10"), "to 2147483647"),
     "shapes said twice": (
         (*BUILD, "--shapes", "x:4x3x10x10", "--min-shapes", "x:1x3x10x10"),
-        "--shapes stands for --min-shapes, --opt-shapes and --max-shapes at once; got both for",
+        "--shapes replaces --min-shapes, --opt-shapes and --max-shapes; got both for",
     ),
     "no shape of all": ((*BUILD, "--shapes", "x"), "--shapes is NAME:SIZExSIZE"),
     "no such library": ((*BUILD, "--plugin-library", "no.so"), "got no file '"),
     "text for a library": ((*BUILD, "--plugin-library", "text.onnx"), "is not a shared library"),
     "no plugin, embedded": (
         (*BUILD, "--plugin", "off", "--embed-plugin"),
-        "--plugin off makes an engine without the plugin; got --embed-plugin",
+        "--plugin off builds an engine without the plugin; got --embed-plugin",
     ),
-    "a timing cache": ((*BUILD, "--timing-cache", "t"), "on which it has no effect. Leave it out"),
+    "a timing cache": ((*BUILD, "--timing-cache", "t"), "on which it has no effect. Remove it"),
     "unknown pool": ((*BUILD, "--memPoolSize", "dlaSRAM:1"), "--memory-pools is POOL:SIZE"),
     "huge pool": (
         (*BUILD, "--memPoolSize=workspace:99999999999999999999G"),
         "The size of a memory pool is from 1 to 9223372036854775807 bytes; got 'workspace:9999",
     ),
     "pool of 2^63 bytes": ((*BUILD, f"--memPoolSize=workspace:{2**63}B"), "memory pool is from 1"),
-    "empty pool": ((*BUILD, "--memPoolSize=workspace:0"), "got 'workspace:0'. Say"),
+    "empty pool": ((*BUILD, "--memPoolSize=workspace:0"), "got 'workspace:0'. Use"),
     "package that is not there": ((*BUILD, "--tensorrt", "tensorrt"), "got no package tensorrt."),
     "capability without kernels": (
         (*BUILD[:-1], "7.5", "--plugin", "require"),

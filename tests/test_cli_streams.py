@@ -31,7 +31,7 @@ def test_a_full_standard_output_is_one_line(small_file, options):
         _, told = process.communicate()
     assert process.returncode == 2
     assert len(told.splitlines()) == 1
-    assert told.startswith("error: What the command prints and its temporary files must have room")
+    assert told.startswith("error: There must be disk space for the output and the temporary files")
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

@@ -1,4 +1,4 @@
-"""`nmn-export bench`: files are timed against each other."""
+"""`nmn-export bench`: compare the speed of files."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,28 +17,28 @@ def bench(
         list[Path],
         typer.Argument(
             metavar="FILES...",
-            help="ONNX files and engines that compute the same; the first is the measure.",
+            help="ONNX files and engines of the same network. The first is the baseline.",
         ),
     ],
     inputs: Annotated[
-        Path | None, typer.Option(help=".npz with an array for each input; drawn otherwise.")
+        Path | None, typer.Option(help=".npz file with an array per input. Default: random inputs.")
     ] = None,
     provider: Annotated[
         Literal["cpu", "cuda"] | None,
-        typer.Option(help="Where ONNX Runtime runs; by default the GPU if there is an engine."),
+        typer.Option(help="ONNX Runtime's provider. Default: cuda with an engine, else cpu."),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Turns of each file.")] = 50,
+    rounds: Annotated[int, typer.Option(help="Number of measurements per file.")] = 50,
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="Largest error against the first file; inf for files that are meant to differ."
+            help="Largest error relative to the first file; inf for files that differ on purpose."
         ),
     ] = None,
     cuda_graph: Annotated[bool, typer.Option(help="Replay engines as CUDA graphs.")] = True,
     plugin_library: PluginLibrary = None,
     as_json: Json = False,
 ) -> None:
-    """Time files in turn, in one run, once their outputs agree; exit code 1 if they do not.
+    """Compare outputs, then time the files alternately; exit code 1 if outputs disagree.
 
     Times are ratios to the first file. Times in seconds are printed for a GPU only.
     """

@@ -1,4 +1,4 @@
-"""`nmn-export build`: an ONNX file becomes a TensorRT engine."""
+"""`nmn-export build`: build a TensorRT engine from an ONNX file."""
 
 import re
 from fractions import Fraction
@@ -23,23 +23,23 @@ from nmn_export.errors import NmnExportError
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 _LARGEST_POOL = 2**63 - 1
-"""Bytes; TensorRT takes one more for a size below zero."""
+"""In bytes: TensorRT reads larger sizes as negative numbers."""
 
 _REPLACED = {
     "--fp16": "Export in float16: nmn-export export --dtype float16, then build.",
     "--bf16": "Export in bfloat16: nmn-export export --dtype bfloat16, then build.",
-    "--int8": "Put Q/DQ nodes into the model before it is exported; build then keeps their types.",
-    "--fp8": "Put Q/DQ nodes into the model before it is exported; build then keeps their types.",
+    "--int8": "Add Q/DQ nodes to the model before the export; build then keeps their types.",
+    "--fp8": "Add Q/DQ nodes to the model before the export; build then keeps their types.",
     "--best": "Choose with nmn-export export --dtype, then build.",
 }
 
 
 def _replaced(context: typer.Context, parameter: typer.CallbackParam, given: bool) -> bool:
-    """Say what took the place of an option that older versions of trtexec had."""
+    """Reject an option of older versions of trtexec, and name its replacement."""
     if given and not context.resilient_parsing:
         option = parameter.opts[0]
         raise NmnExportError(
-            "The dtypes of an engine are those of its model, since TensorRT 11 always",
+            "An engine always has the dtypes of its model, as in TensorRT 11",
             got=option,
             fix=_REPLACED[option],
         )
@@ -48,22 +48,22 @@ def _replaced(context: typer.Context, parameter: typer.CallbackParam, given: boo
 
 def build_engine(
     model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL.onnx", help="A file that export wrote.")
+        Path | None, typer.Argument(metavar="MODEL.onnx", help="File written by export.")
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", "--saveEngine", help="Engine to write."),
+        typer.Option("--output", "-o", "--saveEngine", help="Engine file to write."),
     ] = None,
     shapes: Annotated[
         str | None,
-        typer.Option(help="Input shapes that do not vary, in the place of the next three."),
+        typer.Option(help="Fixed input shapes. Replaces the next three options."),
     ] = None,
     min_shapes: Annotated[
         str | None,
         typer.Option(
             "--min-shapes",
             "--minShapes",
-            help="Smallest input shapes, x:1x3x224x224,y:1x8; by default those of --opt-shapes.",
+            help="Smallest input shapes, as in x:1x3x224x224,y:1x8. Default: --opt-shapes.",
         ),
     ] = None,
     opt_shapes: Annotated[
@@ -71,8 +71,8 @@ def build_engine(
         typer.Option(
             "--opt-shapes",
             "--optShapes",
-            help="Shapes to tune for; by default --max-shapes. If nothing is said of an input of "
-            "which only the batch varies: 1 to 8, tuned for the size it was exported with.",
+            help="Shapes to tune for. Default: --max-shapes. For an input whose only dynamic axis "
+            "is the batch, the default is 1 to 8, tuned for the batch size of the export.",
         ),
     ] = None,
     max_shapes: Annotated[
@@ -80,14 +80,15 @@ def build_engine(
         typer.Option(
             "--max-shapes",
             "--maxShapes",
-            help="Largest input shapes; by default those of --opt-shapes.",
+            help="Largest input shapes. Default: --opt-shapes.",
         ),
     ] = None,
     plugin: Annotated[
         Literal["auto", "require", "off"],
         typer.Option(
-            help="auto: the plugin computes the ⵟ ops that it can, standard ops the others. "
-            "require: exit code 1 if it does not compute all. off: standard ops only."
+            help="auto: the plugin computes the ⵟ ops that it supports; the others are decomposed "
+            "into standard ops. require: exit code 1 if the plugin does not support all of them. "
+            "off: standard ops only."
         ),
     ] = "auto",
     plugin_library: Annotated[
@@ -95,21 +96,21 @@ def build_engine(
         typer.Option(
             "--plugin-library",
             "--dynamicPlugins",
-            help="Where the plugin is; by default what NMN_EXPORT_PLUGIN names, or what "
+            help="Path of the plugin library. Default: NMN_EXPORT_PLUGIN, or the library that "
             "`make plugin` built.",
         ),
     ] = None,
     embed_plugin: Annotated[
         bool,
-        typer.Option("--embed-plugin", help="Put the plugin into the engine: one file is enough."),
+        typer.Option("--embed-plugin", help="Store the plugin library in the engine."),
     ] = False,
     compute_capability: Annotated[
         str | None,
         typer.Option(
             "--compute-capability",
             "--computeCapabilities",
-            help="GPUs to build for, 8.9,12.0; by default the one at hand. With tensorrt_rtx only, "
-            "which then needs no GPU.",
+            help="Compute capabilities to build for, as in 8.9,12.0. Default: the local GPU. "
+            "Supported by tensorrt_rtx only, which then needs no GPU.",
         ),
     ] = None,
     tf32: Annotated[
@@ -117,20 +118,20 @@ def build_engine(
         typer.Option(
             "--tf32/--no-tf32",
             " /--noTF32",
-            help="Let float32 products be rounded to fewer bits. That destroys the distance of "
-            "inputs close to a weight.",
+            help="Allow float32 products with reduced precision. The distance of inputs close to a "
+            "weight then loses its accuracy.",
         ),
     ] = False,
     tensorrt: Annotated[
         Literal["auto", "tensorrt", "tensorrt-rtx"],
-        typer.Option(help="Package to build with. auto: tensorrt where there is a GPU."),
+        typer.Option(help="Package to build with. auto: tensorrt if there is a GPU."),
     ] = "auto",
     timing_cache: Annotated[
         Path | None,
         typer.Option(
             "--timing-cache",
             "--timingCacheFile",
-            help="File with measured times, to read and to write. With tensorrt only.",
+            help="Timing cache file to read and write. Supported by tensorrt only.",
         ),
     ] = None,
     optimization_level: Annotated[
@@ -140,7 +141,7 @@ def build_engine(
             "--builderOptimizationLevel",
             min=0,
             max=5,
-            help="Higher ones take longer and may find faster kernels.",
+            help="Higher levels build longer and may find faster kernels.",
         ),
     ] = None,
     memory_pools: Annotated[
@@ -148,7 +149,8 @@ def build_engine(
         typer.Option(
             "--memory-pools",
             "--memPoolSize",
-            help=f"Bounds, POOL:SIZE, in MiB or with B, K, M, G; of {', '.join(MEMORY_POOLS)}.",
+            help="Memory limits as POOL:SIZE, in MiB or with the suffix B, K, M or G. Pools: "
+            f"{', '.join(MEMORY_POOLS)}.",
         ),
     ] = None,
     profiling_verbosity: Annotated[
@@ -156,11 +158,11 @@ def build_engine(
         typer.Option(
             "--profiling-verbosity",
             "--profilingVerbosity",
-            help="How much the engine tells of its layers.",
+            help="How much layer information the engine contains.",
         ),
     ] = "layer_names_only",
     verbosity: Annotated[
-        Verbosity, typer.Option(help="Which of TensorRT's own messages are printed.")
+        Verbosity, typer.Option(help="Least severe TensorRT messages that are printed.")
     ] = "quiet",
     verbose: Annotated[bool, typer.Option("--verbose", hidden=True)] = False,
     onnx: Annotated[Path | None, typer.Option("--onnx", hidden=True)] = None,
@@ -171,13 +173,13 @@ def build_engine(
     fp8: Annotated[bool, typer.Option("--fp8", hidden=True, callback=_replaced)] = False,
     best: Annotated[bool, typer.Option("--best", hidden=True, callback=_replaced)] = False,
 ) -> None:
-    """Build a TensorRT engine, and write beside it as JSON what is in it.
+    """Build a TensorRT engine, and write its record next to it as JSON.
 
-    float32 is computed without TF32 unless asked for, and half precisions as the model has them.
-    The spellings of trtexec are understood, too.
+    The engine keeps the dtypes of the model, and uses TF32 for float32 only with --tf32. trtexec's
+    spellings of the options are accepted, too.
     """
-    del fp16, bf16, int8, fp8, best  # their callback has had its say
-    path, engine = _only("MODEL.onnx", model, onnx), _only("--output ENGINE", output)
+    del fp16, bf16, int8, fp8, best  # their callback rejects them
+    path, engine = _exactly_one("MODEL.onnx", model, onnx), _exactly_one("--output ENGINE", output)
     options = BuilderOptions(
         timing_cache=timing_cache,
         optimization_level=optimization_level,
@@ -199,10 +201,10 @@ def build_engine(
             options=options,
             report=progress.show,
         )
-    _tell(built)
+    _print_summary(built)
 
 
-def _tell(built: Built) -> None:
+def _print_summary(built: Built) -> None:
     record = built.record
     plugin = record.plugin
     target = ", ".join(record.compute_capabilities)
@@ -220,24 +222,26 @@ def _tell(built: Built) -> None:
         lines.append(f"note: '{names[0]}'{more} decomposed: {reason}")
     if plugin.others:
         lines.append(
-            f"note: {len(plugin.others)} more plugin layers stand for no ⵟ op of ai.nmn: "
+            f"note: {len(plugin.others)} other plugin layers do not come from a ⵟ op of ai.nmn: "
             + ", ".join(f"'{name}'" for name in plugin.others)
         )
     if plugin.layers and not plugin.embedded:
-        lines.append("note: running it takes the plugin library; --embed-plugin would put it in")
+        lines.append(
+            "note: running the engine requires the plugin library; use --embed-plugin to store it"
+        )
     for line in lines:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _only(what: str, *given: Path | None) -> Path:
-    found = [path for path in given if path is not None]
-    if len(found) != 1:
+def _exactly_one(argument: str, *given: Path | None) -> Path:
+    paths = [path for path in given if path is not None]
+    if len(paths) != 1:
         raise NmnExportError(
-            f"One {what} is needed",
-            got=" and ".join(map(str, found)) or "none",
-            fix="Say, for instance, nmn-export build model.onnx -o model.engine.",
+            f"Exactly one {argument} is needed",
+            got=" and ".join(map(str, paths)) or "none",
+            fix="Use, for example, nmn-export build model.onnx -o model.engine.",
         )
-    return found[0]
+    return paths[0]
 
 
 def _shapes(
@@ -253,23 +257,23 @@ def _shapes(
         fixed.update(parse_shapes("--shapes", every))
     if twice := [name for name in fixed if name in names]:
         raise NmnExportError(
-            "--shapes stands for --min-shapes, --opt-shapes and --max-shapes at once",
+            "--shapes replaces --min-shapes, --opt-shapes and --max-shapes",
             got=f"both for input '{twice[0]}'",
-            fix="Leave out one of them.",
+            fix="Remove one of them.",
         )
     return fixed | {name: [shapes.get(name) for shapes in given] for name in names}
 
 
 def _capabilities(text: str | None) -> list[int]:
     parts = [] if text is None else text.split(",")
-    found = [re.fullmatch(r"([0-9]{1,3})\.?([0-9])", part.strip()) for part in parts]
-    if None in found:
+    matches = [re.fullmatch(r"([0-9]{1,3})\.?([0-9])", part.strip()) for part in parts]
+    if None in matches:
         raise NmnExportError(
             "--compute-capability is a list of compute capabilities",
             got=f"'{text}'",
-            fix="Say, for instance, 8.9,12.0.",
+            fix="Use, for example, 8.9,12.0.",
         )
-    return list(dict.fromkeys(10 * int(m[1]) + int(m[2]) for m in found if m))
+    return list(dict.fromkeys(10 * int(m[1]) + int(m[2]) for m in matches if m))
 
 
 def _memory_pools(text: str) -> dict[str, int]:
@@ -278,16 +282,16 @@ def _memory_pools(text: str) -> dict[str, int]:
         found = re.fullmatch(r"(\w+):([0-9]{1,40}(?:\.[0-9]{1,40})?)([BKMG]?)", part.strip())
         if not found or found[1] not in MEMORY_POOLS:
             raise NmnExportError(
-                f"--memory-pools is POOL:SIZE, the pools being {', '.join(MEMORY_POOLS)}",
+                f"--memory-pools is POOL:SIZE, with the pools {', '.join(MEMORY_POOLS)}",
                 got=f"'{part}'",
-                fix="Say, for instance, workspace:4G.",
+                fix="Use, for example, workspace:4G.",
             )
         size = int(Fraction(found[2]) * _UNITS[found[3] or "M"])
         if not 0 < size <= _LARGEST_POOL:
             raise NmnExportError(
                 f"The size of a memory pool is from 1 to {_LARGEST_POOL} bytes",
                 got=f"'{part}'",
-                fix="Say, for instance, workspace:4G.",
+                fix="Use, for example, workspace:4G.",
             )
         pools[found[1]] = size
     return pools

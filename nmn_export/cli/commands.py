@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The command line: all commands, their exit codes and errors."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ from nmn_export.cli.terminal import drop, flush
 from nmn_export.errors import NmnExportError
 
 app = typer.Typer(
-    help="Take networks of ⵟ-product layers from PyTorch to ONNX, and know the numbers are right.",
+    help="Export networks of ⵟ-product layers from PyTorch to ONNX, and verify the results.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -45,14 +45,14 @@ _WORK = {
     "build": ("build", "; nothing was written"),
     "kernels": ("compilation of kernels", ""),
 }
-"""What stops with a command, and what that means for its results."""
+"""For each command: the name of its work, and what a stop means for the results."""
 
 _BROKEN_PIPE = 128 + signal.SIGPIPE
-"""Exit code of other tools whose reader has gone."""
+"""The exit code of other tools for a broken pipe."""
 
 
 def main() -> None:
-    """Run the command line; what a user can mend is one line on standard error."""
+    """Run the command line. User errors are one line on standard error."""
     work = _WORK.get(sys.argv[1] if len(sys.argv) > 1 else "", ("command", ""))
     try:
         with stopped_in_one_line(*work):
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    """Run the command and see to it that what it printed has arrived."""
+    """Run the command and flush its output."""
     try:
         try:
             app()
@@ -73,7 +73,7 @@ def _run() -> None:
     except BrokenPipeError:
         sys.exit(_BROKEN_PIPE)
     except SystemExit as ended:
-        # Typer and Rich say 1, which is a failed check.
+        # Typer and Rich exit with 1, which means a failed check here.
         if isinstance(ended.__context__, BrokenPipeError):
             drop()
             sys.exit(_BROKEN_PIPE)
@@ -83,7 +83,7 @@ def _run() -> None:
             raise
         drop()
         raise NmnExportError(
-            "What the command prints and its temporary files must have room",
+            "There must be disk space for the output and the temporary files of a command",
             got=error.strerror,
-            fix="Make room, or choose another place.",
+            fix="Free some space, or choose another folder.",
         ) from error

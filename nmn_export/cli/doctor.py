@@ -1,4 +1,4 @@
-"""`nmn-export doctor`: what this machine can do."""
+"""`nmn-export doctor`: report what this machine supports."""
 
 from nmn_export.cli.arguments import Json
 from nmn_export.cli.terminal import out
@@ -7,7 +7,7 @@ from nmn_export.report import render
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what this machine can do, and what to install for the rest."""
+    """Report what this machine supports, and what to install for the rest."""
     findings = doctor_report.examine()
     if as_json:
         print(render.doctor_json(findings))

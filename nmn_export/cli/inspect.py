@@ -1,4 +1,4 @@
-"""`nmn-export inspect`: what a file holds."""
+"""`nmn-export inspect`: list the contents of a file."""
 
 from nmn_export.cli.arguments import Json, ModelFile
 from nmn_export.cli.terminal import out
@@ -12,7 +12,7 @@ from nmn_export.runtime.tensorrt import is_engine
 def inspect(model: ModelFile, as_json: Json = False) -> None:
     """List the ⵟ ops of a file: shapes, attributes, weights, FLOPs and bytes.
 
-    Sizes that vary count as one. Of an engine, what the JSON beside it says.
+    A dynamic axis counts as size 1. For an engine, print its JSON record.
     """
     if is_engine(model):
         record = read_record(model)

@@ -1,4 +1,4 @@
-"""What stops a command before its end."""
+"""Signals that stop a command."""
 
 import signal
 from collections.abc import Iterator
@@ -10,39 +10,39 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """A signal asked the command to stop.
+    """A signal stopped the command.
 
-    Libraries that catch every `Exception` must not take it for one of theirs.
+    Not an `Exception`, because libraries that catch every `Exception` would swallow it.
 
     Attributes:
-        exit_code: The shell's for that signal.
+        exit_code: The shell's exit code for the signal.
     """
 
-    def __init__(self, what: str, number: int, consequence: str) -> None:
-        super().__init__(f"the {what} was stopped by {signal.Signals(number).name}{consequence}")
+    def __init__(self, work: str, number: int, consequence: str) -> None:
+        super().__init__(f"the {work} was stopped by {signal.Signals(number).name}{consequence}")
         self.exit_code = 128 + number
 
 
 @contextmanager
-def stopped_in_one_line(what: str, consequence: str = "; nothing was written") -> Iterator[None]:
-    """Raise `Stopped` where the command stands when it is asked to stop.
+def stopped_in_one_line(work: str, consequence: str = "; nothing was written") -> Iterator[None]:
+    """Raise `Stopped` when the process receives a signal to stop.
 
     Args:
-        what: The work that is stopped, as a noun.
-        consequence: What that means for its results.
+        work: The name of the work, a noun.
+        consequence: What the stop means for the results.
     """
     stopped: list[Stopped] = []
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         del frame
-        stopped.append(Stopped(what, number, consequence))
+        stopped.append(Stopped(work, number, consequence))
         raise stopped[-1]
 
     before = {number: signal.signal(number, stop) for number in _STOPPING}
     try:
         yield
     except BaseException:
-        # Where it was raised, a library may have made an error of its own of it.
+        # A library may have converted the exception into its own.
         if stopped:
             raise stopped[-1] from None
         raise

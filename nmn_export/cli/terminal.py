@@ -1,4 +1,4 @@
-"""Where commands print: results to standard output, what is under way to standard error."""
+"""Output of commands: results go to standard output, progress to standard error."""
 
 import contextlib
 import io
@@ -10,24 +10,24 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from nmn_export.engine.protocol import Message, Step
+from nmn_export.engine.process.messages import Message, Step
 
-# A stream that was closed from the start is missing; what nobody wants goes nowhere.
+# A stream that was closed before the start is None. Its output is discarded.
 if sys.stdout is None:
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
 if sys.stderr is None:
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
 
-# Where nobody watches, lines are as long as they need to be.
+# Without a terminal, the width is fixed.
 out = Console(width=None if sys.stdout.isatty() else 180)
 err = Console(stderr=True)
 
 
 def flush() -> None:
-    """Print what is still to be printed, now that a failure can be told.
+    """Flush standard output while an error can still be reported.
 
     Raises:
-        OSError: It cannot be printed, and will not be tried again.
+        OSError: The output cannot be written. It is discarded.
     """
     try:
         sys.stdout.flush()
@@ -37,21 +37,21 @@ def flush() -> None:
 
 
 def drop() -> None:
-    """Let what is still to be printed go nowhere: Python tries once more when it ends."""
+    """Discard buffered output, which Python would try to write again at exit."""
     with contextlib.suppress(io.UnsupportedOperation), Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class BuildProgress:
-    """A bar for each phase of a build that is under way, and TensorRT's messages above them.
+    """A progress bar for each active phase of a build, with TensorRT's messages above.
 
     Args:
-        start: What is done before the first phase.
+        start: Description of the work before the first phase.
     """
 
     def __init__(self, start: str) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        # Where nobody watches there would be an empty line for it.
+        # Without a terminal, Progress would print an empty line.
         self._progress = Progress(
             *columns, console=err, transient=True, disable=not err.is_terminal
         )
@@ -71,20 +71,20 @@ class BuildProgress:
     ) -> None:
         self._progress.__exit__(kind, error, trace)
 
-    def show(self, told: Step | Message) -> None:
-        """Show what a build reports."""
-        if isinstance(told, Message):
-            line = f"{told.severity.lower()}: {told.text}"
+    def show(self, event: Step | Message) -> None:
+        """Show the progress or a message of a build."""
+        if isinstance(event, Message):
+            line = f"{event.severity.lower()}: {event.text}"
             err.print(line, markup=False, highlight=False, soft_wrap=True)
             return
         if self._start is not None:
             self._progress.remove_task(self._start)
             self._start = None
-        if told.phase not in self._bars:
-            depth = self._depths.get(told.parent or "", -1) + 1
-            self._depths[told.phase] = depth
-            name = "  " * depth + told.phase
-            self._bars[told.phase] = self._progress.add_task(name, total=told.total)
-        self._progress.update(self._bars[told.phase], completed=told.done)
-        if told.done == told.total:
-            self._progress.remove_task(self._bars.pop(told.phase))
+        if event.phase not in self._bars:
+            depth = self._depths.get(event.parent or "", -1) + 1
+            self._depths[event.phase] = depth
+            name = "  " * depth + event.phase
+            self._bars[event.phase] = self._progress.add_task(name, total=event.total)
+        self._progress.update(self._bars[event.phase], completed=event.done)
+        if event.done == event.total:
+            self._progress.remove_task(self._bars.pop(event.phase))

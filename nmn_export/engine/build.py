@@ -1,4 +1,4 @@
-"""From an ONNX file to a TensorRT engine and its record."""
+"""Build a TensorRT engine and its record from an ONNX file."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,17 +10,17 @@ from typing import Literal
 import onnx
 import onnx_ir as ir
 
-from nmn_export.engine.divide import (
-    Division,
-    divide,
-    library_for,
+from nmn_export.engine.gpu import format_capability
+from nmn_export.engine.graph.assignment import (
+    PluginAssignment,
+    assign,
+    choose_library,
     not_in_plugin,
-    written_capability,
 )
 from nmn_export.engine.output import check_embedded, check_output, place
 from nmn_export.engine.plugin_library import PluginLibrary
-from nmn_export.engine.process import BuildProcess, PluginRefusal
-from nmn_export.engine.protocol import (
+from nmn_export.engine.process.client import BuildProcess, PluginRefusal
+from nmn_export.engine.process.messages import (
     ENGINE,
     MODEL,
     TIMING_CACHE,
@@ -31,6 +31,7 @@ from nmn_export.engine.protocol import (
     Ready,
     Step,
 )
+from nmn_export.engine.process.temporary_folder import write_error
 from nmn_export.engine.record import (
     EngineRecord,
     FileRecord,
@@ -38,7 +39,6 @@ from nmn_export.engine.record import (
     PluginRecord,
     ShapesRecord,
 )
-from nmn_export.engine.room import no_room
 from nmn_export.engine.shapes import ShapeRange, ShapeRequest, ranges
 from nmn_export.engine.tensorrt_api import Choice, choose_package
 from nmn_export.errors import NmnExportError
@@ -49,20 +49,20 @@ ProfilingVerbosity = Literal["layer_names_only", "detailed", "none"]
 Verbosity = Literal["quiet", "error", "warning", "info", "verbose"]
 
 MEMORY_POOLS = {"workspace": "WORKSPACE", "tacticSharedMem": "TACTIC_SHARED_MEMORY"}
-"""Pools that can be bounded, as trtexec calls them and as TensorRT does."""
+"""Memory pools that can be limited: trtexec's name and TensorRT's name."""
 
 
 @dataclass(frozen=True)
 class BuilderOptions:
-    """What is passed on to TensorRT as it is.
+    """Options that are passed to TensorRT unchanged.
 
     Attributes:
-        timing_cache: File with measured times, read if it is there, and written; `tensorrt` only.
-        optimization_level: 0 to 5; higher ones take longer and may find faster kernels.
-        memory_pools: Bytes, by a name of `MEMORY_POOLS`.
-        profiling_verbosity: How much the engine tells of its layers.
-        verbosity: Which of TensorRT's messages are reported; "quiet" is none, and errors then
-            appear in the exception only.
+        timing_cache: Timing cache file. It is read if it exists, and written. `tensorrt` only.
+        optimization_level: 0 to 5. Higher levels build longer and may find faster kernels.
+        memory_pools: Limits in bytes, by a name of `MEMORY_POOLS`.
+        profiling_verbosity: How much layer information the engine contains.
+        verbosity: The least severe TensorRT messages that are reported. With "quiet" none are
+            reported, and errors appear only in the exception.
     """
 
     timing_cache: Path | None = None
@@ -74,7 +74,7 @@ class BuilderOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build wrote: the engine, and beside it as JSON its record."""
+    """The result of a build: the engine file, and the record that is written next to it as JSON."""
 
     path: Path
     record: EngineRecord
@@ -94,41 +94,42 @@ def build(
     options: BuilderOptions | None = None,
     report: Callable[[Step | Message], None] = lambda _: None,
 ) -> Built:
-    """Build a TensorRT engine from an ONNX file of ours, in a process of its own.
+    """Build a TensorRT engine from an exported ONNX file, in a separate process.
 
     Args:
-        path: A file that `export` wrote.
-        engine: File to write; `<engine>.json` beside it says what is in it.
-        shapes: For inputs with dynamic axes, one shape or (min, opt, max). Missing ones are opt; a
-            missing opt is max. If nothing is said of an input of which only the batch varies, that
-            may be 1 to 8.
-        plugin: `"auto"` takes the plugin for every ⵟ op that it computes, `"require"` fails if it
-            does not compute one, `"off"` makes all of standard ops.
-        plugin_library: Where it lies, see `find_plugin_library`.
-        embed_plugin: Put it into the engine, which needs no other file then.
-        compute_capabilities: GPUs to build for, 89 for 8.9; by default the one at hand. Only
-            `tensorrt_rtx` takes any.
-        tf32: Let float32 products be made with 10 bits (standard ops) or 16 bits (plugin) of
-            mantissa. That destroys the distance of near vectors.
+        path: A file written by `export`.
+        engine: File to write. `<engine>.json`, in the same folder, describes it.
+        shapes: For inputs with dynamic axes, one shape or (min, opt, max). A missing min or max
+            defaults to opt, and a missing opt defaults to max. An input without shapes whose only
+            dynamic axis is the batch gets batch sizes 1 to 8.
+        plugin: `"auto"` uses the plugin for every ⵟ op that it supports and decomposes the rest.
+            `"require"` fails if the plugin does not support an op. `"off"` decomposes all ⵟ ops
+            into standard ops.
+        plugin_library: Path of the plugin library; see `find_plugin_library`.
+        embed_plugin: Store the plugin library in the engine, which then needs no other file.
+        compute_capabilities: GPUs to build for, 89 for 8.9; by default the GPU of this machine.
+            Supported by `tensorrt_rtx` only.
+        tf32: Allow float32 products with 10 mantissa bits (standard ops) or 16 (plugin). The
+            distance of nearby vectors then loses its accuracy.
         tensorrt: The package to build with, see `choose_package`.
-        options: What is passed on to TensorRT as it is.
+        options: Options that are passed to TensorRT unchanged.
         report: Called with the progress of the build and with TensorRT's messages.
 
     Raises:
-        NmnExportError: A file, a shape or an option will not do, TensorRT refuses the model, or
-            the build was killed; nothing is written.
-        CheckError: The plugin is required and does not compute every ⵟ op; nothing is written.
+        NmnExportError: A file, a shape or an option is invalid, TensorRT rejects the model, or the
+            build was killed. Nothing is written.
+        CheckError: The plugin is required and does not support every ⵟ op. Nothing is written.
     """
     path, engine, options = Path(path), Path(engine), options or BuilderOptions()
     check_output(path, engine, options.timing_cache)
     package = choose_package(tensorrt)
-    library = library_for(plugin, plugin_library, embed_plugin)
+    library = choose_library(plugin, plugin_library, embed_plugin)
     model = load(path)
     job = _Job(
         path=path,
         engine=engine,
         model=model,
-        found=ranges(model, shapes or {}),
+        shape_ranges=ranges(model, shapes or {}),
         package=package,
         plugin=plugin,
         embed_plugin=embed_plugin,
@@ -141,18 +142,18 @@ def build(
         return job.run(library)
     except PluginRefusal as refusal:
         if plugin == "require":
-            raise not_in_plugin("a ⵟ op", refusal.words) from refusal
-        return job.run(None, f"the plugin refused one op: {refusal.words}")
+            raise not_in_plugin("a ⵟ op", refusal.reason) from refusal
+        return job.run(None, f"the plugin rejected an op: {refusal.reason}")
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What is built and how; see `build`. Of each input, `found` are the shapes."""
+    """The arguments of `build`, checked; `shape_ranges` has every input."""
 
     path: Path
     engine: Path
     model: onnx.ModelProto
-    found: Mapping[str, ShapeRange]
+    shape_ranges: Mapping[str, ShapeRange]
     package: str
     plugin: PluginMode
     embed_plugin: bool
@@ -162,56 +163,60 @@ class _Job:
     report: Callable[[Step | Message], None]
 
     def run(self, library: PluginLibrary | None, refusal: str = "") -> Built:
-        """Build, and write the engine and its record.
+        """Build and write the engine and its record.
 
         Args:
-            library: Of the plugin, or `None` for none.
-            refusal: Why there is none, if the plugin was tried.
+            library: The plugin library, or `None` to decompose all ⵟ ops.
+            refusal: Why the plugin rejected the model in an earlier attempt, if it did.
         """
         with BuildProcess(self.package) as process:
             ready = process.ready()
             targets = self.targets(ready)
-            graph, division = divide(self.model, self.plugin, library, targets, self.tf32, refusal)
+            graph, assignment = assign(
+                self.model, self.plugin, library, targets, self.tf32, refusal
+            )
             _hand_over(graph, self.options, process.folder)
-            del graph  # with the prepared weights, as large as the model
-            network, plugin = self.parse_and_build(process, division)
-            if division.library and self.embed_plugin:
-                check_embedded(process.folder, division.library)
+            del graph  # frees the prepared weights, which are as large as the model
+            network, plugin = self.parse_and_build(process, assignment)
+            if assignment.library and self.embed_plugin:
+                check_embedded(process.folder, assignment.library)
             record = self.record(process, ready, network, plugin)
             place(process.folder, self.engine, record, self.options.timing_cache)
         return Built(self.engine, record)
 
     def targets(self, ready: Ready) -> list[int]:
-        """Return the compute capabilities that the engine is for."""
-        asked, package = self.compute_capabilities, self.package
-        offered = ", ".join(written_capability(c) for c in ready.compute_capabilities)
-        if not offered and asked:
+        """Return the compute capabilities that the engine is built for."""
+        requested, package = self.compute_capabilities, self.package
+        offered = ", ".join(format_capability(c) for c in ready.compute_capabilities)
+        if not offered and requested:
             raise NmnExportError(
-                f"The package {package} builds for the GPU at hand",
-                got=f"--compute-capability {written_capability(asked[0])}",
-                fix="Leave it out, or say --tensorrt tensorrt-rtx.",
+                f"The package {package} builds only for the GPU of this machine",
+                got=f"--compute-capability {format_capability(requested[0])}",
+                fix="Remove it, or use --tensorrt tensorrt-rtx.",
             )
-        wrong = [c for c in asked if c not in ready.compute_capabilities]
-        if wrong or (offered and not asked and ready.gpu is None):
+        unsupported = [c for c in requested if c not in ready.compute_capabilities]
+        if unsupported or (offered and not requested and ready.gpu is None):
             raise NmnExportError(
                 f"{package} {ready.version} builds for compute capability {offered}",
-                got=written_capability(wrong[0]) if wrong else "none, and no GPU to build for",
-                fix="Name one or more with --compute-capability, separated by commas.",
+                got=format_capability(unsupported[0]) if unsupported else "none, without a GPU",
+                fix="Specify one or more with --compute-capability, separated by commas.",
             )
         if offered and self.options.timing_cache:
             raise NmnExportError(
-                "A timing cache is for the package tensorrt, which measures on the GPU",
+                "A timing cache is supported by the package tensorrt only",
                 got=f"--timing-cache with {package}, on which it has no effect",
-                fix="Leave it out.",
+                fix="Remove it.",
             )
-        return list(asked) or ([ready.gpu] if ready.gpu else [])
+        return list(requested) or ([ready.gpu] if ready.gpu else [])
 
-    def request(self, division: Division) -> BuildRequest:
-        """Say it in the words of the process that builds."""
-        library, options = division.library, self.options
+    def request(self, assignment: PluginAssignment) -> BuildRequest:
+        """Return the request to the builder process."""
+        library, options = assignment.library, self.options
         version = PLUGIN_ATTRIBUTES["plugin_version"]
         return BuildRequest(
-            profile={n: [list(r.min), list(r.opt), list(r.max)] for n, r in self.found.items()},
+            profile={
+                n: [list(r.min), list(r.opt), list(r.max)] for n, r in self.shape_ranges.items()
+            },
             plugin_library=str(library.path) if library else None,
             plugins=[[name, version, PLUGIN_ATTRIBUTES["plugin_namespace"]] for name in OPS],
             embed_plugin=self.embed_plugin,
@@ -225,28 +230,28 @@ class _Job:
         )
 
     def parse_and_build(
-        self, process: BuildProcess, division: Division
+        self, process: BuildProcess, assignment: PluginAssignment
     ) -> tuple[Network, PluginRecord]:
-        """Build; stop as soon as the parsed network is not what was asked for."""
+        """Build; fail early if the parsed network does not match the plugin assignment."""
         network: Network | None = None
-        for told in process.build(self.request(division)):
-            match told:
+        for message in process.build(self.request(assignment)):
+            match message:
                 case Network():
-                    network = told
-                    counted = division.count(told, self.embed_plugin)
+                    network = message
+                    counted = assignment.count(message, self.embed_plugin)
                 case Done():
                     assert network
                     return network, counted
                 case Step():
-                    self.report(told)
+                    self.report(message)
                 case Message() if self.options.verbosity != "quiet":
-                    self.report(told)
-        raise AssertionError("the process ended without saying how")
+                    self.report(message)
+        raise AssertionError("the process ended without a result or an error")
 
     def record(
         self, process: BuildProcess, ready: Ready, network: Network, plugin: PluginRecord
     ) -> EngineRecord:
-        """Say what was built."""
+        """Return the record of the built engine."""
         keys = {p.key: p.value for p in self.model.metadata_props}
         return EngineRecord(
             engine=FileRecord.of(process.folder / ENGINE, self.engine.name),
@@ -255,7 +260,7 @@ class _Job:
             nmn_export=metadata.version("nmn-export"),
             tensorrt_package=self.package,
             tensorrt=ready.version,
-            compute_capabilities=[written_capability(c) for c in self.compute_capabilities],
+            compute_capabilities=[format_capability(c) for c in self.compute_capabilities],
             tf32=self.tf32,
             plugin=plugin,
             inputs=network.inputs,
@@ -263,7 +268,7 @@ class _Job:
             profile={
                 t.name: ShapesRecord(list(r.min), list(r.opt), list(r.max))
                 for t in network.inputs
-                if -1 in t.shape and (r := self.found[t.name])
+                if -1 in t.shape and (r := self.shape_ranges[t.name])
             },
             layer_counts=dict(Counter(layer.type for layer in network.layers).most_common()),
             layers=network.layers,
@@ -272,10 +277,10 @@ class _Job:
 
 
 def _hand_over(graph: ir.Model, options: BuilderOptions, folder: Path) -> None:
-    """Put into the shared folder what the process reads."""
+    """Write the model and the timing cache to the shared folder."""
     try:
         ir.save(graph, folder / MODEL, external_data=f"{MODEL}.data")
         if options.timing_cache and options.timing_cache.is_file():
             (folder / TIMING_CACHE).write_bytes(options.timing_cache.read_bytes())
     except OSError as error:
-        raise no_room("the model", folder, error) from error
+        raise write_error("the model", folder, error) from error

@@ -1,4 +1,4 @@
-"""Whether there is a GPU, asked of its driver: neither PyTorch nor TensorRT has to be there."""
+"""Compute capabilities. The driver is queried directly, without PyTorch or TensorRT."""
 
 import ctypes
 
@@ -19,3 +19,8 @@ def gpu_capability() -> int | None:
         or driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
     )
     return None if failed else 10 * major.value + minor.value
+
+
+def format_capability(capability: int) -> str:
+    """Return 8.9 for 89."""
+    return f"{capability // 10}.{capability % 10}"

@@ -1,47 +1,47 @@
-"""The files of a build: written at the end, all of them or none."""
+"""The output files of a build. Either all of them are written, or none."""
 
 import mmap
 import shutil
 from pathlib import Path
 
 from nmn_export.engine.plugin_library import PluginLibrary
-from nmn_export.engine.protocol import ENGINE, TIMING_CACHE
+from nmn_export.engine.process.messages import ENGINE, TIMING_CACHE
 from nmn_export.engine.record import SUFFIXES, EngineRecord, is_engine, record_path
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.file import staged
 
 
 def check_output(model: Path, engine: Path, timing_cache: Path | None) -> None:
-    """Find out before a long build what would stop it at its end.
+    """Check the output paths before a long build.
 
     Raises:
-        NmnExportError: The engine is not named as one, a file cannot be written there, or two
-            would be the same.
+        NmnExportError: The engine has the wrong suffix, a file cannot be written, or two paths are
+            the same file.
     """
     written = [engine, record_path(engine), *([timing_cache] if timing_cache else [])]
     names = {path.resolve() for path in (model, *written)}
     if len(names) <= len(written):
         raise NmnExportError(
-            "The model, the engine, its record and the timing cache are different files",
+            "The model, the engine, its record and the timing cache must be different files",
             got=", ".join(f"'{path}'" for path in (model, *written)),
-            fix="Name another file to write.",
+            fix="Choose another output file.",
         )
     for path in written:
         with staged(path):
             pass
     if not is_engine(engine):
         raise NmnExportError(
-            f"The name of an engine ends in {' or '.join(SUFFIXES)}, by which it is known as one",
+            f"The file name of an engine must end in {' or '.join(SUFFIXES)}",
             got=f"'{engine}'",
             fix=f"Name it '{engine.with_suffix(SUFFIXES[0])}'.",
         )
 
 
 def place(folder: Path, engine: Path, record: EngineRecord, timing_cache: Path | None) -> None:
-    """Move what was built from the shared folder to where it belongs.
+    """Move the engine and the timing cache from the shared folder to their output paths.
 
     Raises:
-        NmnExportError: There is no room for it.
+        NmnExportError: A file cannot be written.
     """
     try:
         with staged(engine) as file:
@@ -52,25 +52,25 @@ def place(folder: Path, engine: Path, record: EngineRecord, timing_cache: Path |
                 shutil.move(folder / TIMING_CACHE, file)
     except OSError as error:
         raise NmnExportError(
-            "The output folder must have room for the engine",
-            got=f"'{engine.parent}' ({error.strerror})",
-            fix="Make room, or choose another.",
+            "The files of the engine must be written",
+            got=f"'{error.filename or engine}' ({error.strerror})",
+            fix="Check the output folder and the folder for temporary files.",
         ) from error
 
 
 def check_embedded(folder: Path, library: PluginLibrary) -> None:
-    """Look for the library in the engine that was to hold it.
+    """Check that the engine contains the plugin library.
 
     Raises:
-        NmnExportError: It is not there.
+        NmnExportError: It does not.
     """
     with (folder / ENGINE).open("rb") as stream:
         content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         with content:
-            found = content.find(library.path.read_bytes()) >= 0
-    if not found:
+            embedded = content.find(library.path.read_bytes()) >= 0
+    if not embedded:
         raise NmnExportError(
-            "--embed-plugin puts the plugin library into the engine",
-            got="an engine of TensorRT's without it",
+            "--embed-plugin must put the plugin library into the engine",
+            got="an engine without it",
             fix="Build without --embed-plugin, and keep the library beside the engine.",
         )

@@ -1,4 +1,4 @@
-"""The compiled plugin: where it lies, and what it says of itself."""
+"""The compiled plugin library: its location and its description."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ from nmn_export.errors import NmnExportError
 FILE_NAME = "libnmn_plugin.so"
 
 INSTALLED = Path(__file__).parent / FILE_NAME
-"""Where `make plugin` puts it."""
+"""The path that `make plugin` writes to."""
 
 VARIABLE = "NMN_EXPORT_PLUGIN"
-"""Environment variable with the path of another."""
+"""Environment variable with the path of another plugin library."""
 
 _ELF_MAGIC = b"\x7fELF"
 
@@ -36,11 +36,11 @@ class PluginLibrary:
 
     Attributes:
         path: Absolute path of the file.
-        sha256: Of the file.
-        version: That of nmn_export it was compiled for.
-        tensorrt_headers: The version of TensorRT it was compiled against.
-        capabilities: Compute capabilities it has kernels for: 89 for 8.9.
-        ptx: The capability from which on a driver can compile its kernels itself, or `None`.
+        sha256: SHA-256 of the file.
+        version: Version of nmn_export that it belongs to.
+        tensorrt_headers: Version of the TensorRT headers it was compiled with.
+        capabilities: Compute capabilities that it has kernels for, 89 for 8.9.
+        ptx: Lowest capability for which the driver can compile its PTX, or `None` without PTX.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class PluginLibrary:
     ptx: int | None
 
     def runs_on(self, capability: int) -> bool:
-        """Tell whether the kernels run on a GPU: a cubin runs on later minor versions, too."""
+        """Return whether the kernels run on a GPU. A cubin also runs on later minor versions."""
         if self.ptx is not None and capability >= self.ptx:
             return True
         return any(c // 10 == capability // 10 and c <= capability for c in self.capabilities)
@@ -61,18 +61,18 @@ def find_plugin_library(path: str | Path | None = None) -> PluginLibrary | None:
     """Return the plugin library, or `None` if there is none.
 
     Args:
-        path: The file; by default what the environment variable NMN_EXPORT_PLUGIN names, or else
-            the file that `make plugin` puts into this package.
+        path: The file; by default the one in the environment variable NMN_EXPORT_PLUGIN, or else
+            the one that `make plugin` writes into this package.
 
     Raises:
-        NmnExportError: The file that was named is not there, or a file is not a plugin library of
+        NmnExportError: The specified file does not exist, or the file is not a plugin library of
             this version.
     """
-    named = path or os.environ.get(VARIABLE)
-    file = Path(named or INSTALLED).absolute()
+    specified = path or os.environ.get(VARIABLE)
+    file = Path(specified or INSTALLED).absolute()
     if file.is_file():
         return _read(file)
-    if not named:
+    if not specified:
         return None
     raise NmnExportError(
         "The plugin library must be a file",
@@ -86,17 +86,17 @@ def _read(file: Path) -> PluginLibrary:
     if not content.startswith(_ELF_MAGIC):
         raise _not_ours(file, "a file that is not a shared library")
     try:
-        told = json.loads(_described(file))
+        description = json.loads(_description(file))
         library = PluginLibrary(
             path=file,
             sha256=hashlib.sha256(content).hexdigest(),
-            version=str(told["version"]),
-            tensorrt_headers=str(told["tensorrt_headers"]),
-            capabilities=tuple(int(c) for c in told["capabilities"]),
-            ptx=int(told["ptx"]) if told.get("ptx") else None,
+            version=str(description["version"]),
+            tensorrt_headers=str(description["tensorrt_headers"]),
+            capabilities=tuple(int(c) for c in description["capabilities"]),
+            ptx=int(description["ptx"]) if description.get("ptx") else None,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _not_ours(file, "a library that does not describe itself as ours does") from error
+        raise _not_ours(file, "a library without the description of ours") from error
     version = metadata.version("nmn-export")
     if library.version != version:
         raise NmnExportError(
@@ -107,8 +107,8 @@ def _read(file: Path) -> PluginLibrary:
     return library
 
 
-def _described(file: Path) -> bytes:
-    """Let the library describe itself in a process of its own: one that is cut off kills it."""
+def _description(file: Path) -> bytes:
+    """Return the library's description. A damaged library would crash this process on loading."""
     command = [sys.executable, "-I", "-c", _DESCRIBE, str(file)]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode < 0:

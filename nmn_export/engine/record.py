@@ -1,4 +1,4 @@
-"""What is known of an engine: the JSON file beside it."""
+"""The record of an engine: a JSON file next to it."""
 
 import dataclasses
 import hashlib
@@ -9,23 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nmn_export.engine.protocol import Layer, TensorInfo
+from nmn_export.engine.process.messages import Layer, TensorInfo
 from nmn_export.engine.tensorrt_api import PLUGIN_LAYER
 from nmn_export.engine.typed_json import revive
 from nmn_export.errors import NmnExportError
 
 FORMAT = 1
-"""Version of the JSON; a reader refuses others."""
+"""Version of the JSON format; other versions are rejected."""
 
 SUFFIXES = (".engine", ".plan")
-"""By which a file is known to be an engine."""
+"""File name suffixes of engines."""
 
 PluginMode = Literal["auto", "require", "off"]
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file: its name, its SHA-256 and its size in bytes."""
+    """Name, SHA-256 and size in bytes of a file."""
 
     file: str
     sha256: str
@@ -33,7 +33,7 @@ class FileRecord:
 
     @classmethod
     def of(cls, path: Path, name: str | None = None) -> "FileRecord":
-        """Read a file that is there, or will be, under `name`."""
+        """Return the record of the file at `path`, under `name` if it will be renamed."""
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return cls(name or path.name, digest, path.stat().st_size)
@@ -44,14 +44,14 @@ class PluginRecord:
     """How ⵟ ops are computed.
 
     Attributes:
-        mode: What was asked for.
-        layers: ⵟ ops that the plugin computes: layers of TensorRT's network, counted.
-        decomposed: ⵟ ops that are made of standard ones instead.
-        reasons: Why, by name of the node; those for which nobody asked for a plugin have none.
-        library: The library, or `None` if no layer needs it.
-        version: Of the library.
-        embedded: Whether the engine holds the library.
-        others: Layers of plugins that stand for no ⵟ op, by name; `layers` does not count them.
+        mode: The requested plugin mode.
+        layers: Number of ⵟ ops that are plugin layers in TensorRT's network.
+        decomposed: Number of ⵟ ops that are decomposed into standard ops.
+        reasons: Why a node is decomposed, by node name; empty with mode "off".
+        library: The plugin library, or `None` if no layer needs it.
+        version: Version of the library.
+        embedded: Whether the engine contains the library.
+        others: Names of plugin layers that do not come from a ⵟ op; not included in `layers`.
     """
 
     mode: PluginMode
@@ -66,7 +66,7 @@ class PluginRecord:
 
 @dataclass(frozen=True)
 class ShapesRecord:
-    """The shapes of one input that varies."""
+    """The optimization profile of an input with dynamic axes."""
 
     min: list[int]
     opt: list[int]
@@ -75,24 +75,25 @@ class ShapesRecord:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """An engine.
+    """How an engine was built and what it contains.
 
     Attributes:
-        engine: The file of the engine.
-        model: The ONNX file it was built from, weights in other files aside.
-        model_metadata: What that file says of where it comes from, by key.
+        engine: The engine file.
+        model: The ONNX file it was built from, without external weights.
+        model_metadata: The metadata that `export` wrote into the ONNX file, by key.
         nmn_export: Version of this package.
         tensorrt_package: The package that built it.
         tensorrt: The version of that package.
-        compute_capabilities: Those it was built for, as in 8.9; if none, the GPU it was built on.
-        tf32: Whether products of float32 may be made in TF32.
+        compute_capabilities: Capabilities it was built for, as in 8.9; empty for the GPU of the
+            build machine.
+        tf32: Whether float32 products may use TF32.
         plugin: How ⵟ ops are computed.
-        inputs: Inputs; a size that varies is -1.
+        inputs: Inputs; a dynamic axis has size -1.
         outputs: Outputs.
-        profile: The shapes of each input that varies.
-        layer_counts: How many layers of each type TensorRT's network has.
-        layers: These layers.
-        engine_layers: Those of the built engine, fused, or `None` if it was built without a GPU.
+        profile: The shapes of each input with dynamic axes.
+        layer_counts: Number of layers of TensorRT's network, by type.
+        layers: The layers of TensorRT's network.
+        engine_layers: The fused layers of the engine, or `None` if it was built without a GPU.
         format: Version of this record.
     """
 
@@ -114,54 +115,54 @@ class EngineRecord:
     format: int = FORMAT
 
     def to_json(self) -> str:
-        """Return the record as JSON, the format's version first."""
+        """Return the record as JSON. The format version comes first."""
         values = dataclasses.asdict(self)
         return json.dumps({"format": values.pop("format")} | values, indent=1, ensure_ascii=False)
 
 
 def is_engine(path: Path) -> bool:
-    """Whether a file is an engine by its name."""
+    """Return whether the file name has the suffix of an engine."""
     return path.suffix in SUFFIXES
 
 
 def record_path(engine: Path) -> Path:
-    """Return where the record of an engine lies: beside the file, also if `engine` is a link."""
+    """Return the path of an engine's record: next to the file, also if `engine` is a link."""
     file = Path(os.path.realpath(engine)) if engine.is_symlink() else engine
     return file.parent / f"{file.name}.json"
 
 
 def read_record(engine: Path) -> EngineRecord:
-    """Read the record beside an engine, and check that the engine is the one it speaks of.
+    """Read the record of an engine, and check that it describes this engine.
 
     Raises:
-        NmnExportError: One of the files is missing, the record is not one of this format, or the
-            engine has changed since it was built.
+        NmnExportError: A file is missing, the record has another format, or the engine has changed
+            since it was built.
     """
     path = record_path(engine)
     for file in (engine, path):
         if not file.is_file():
             raise NmnExportError(
-                "An engine lies beside its record",
+                "An engine and its record must be in the same folder",
                 got=f"no file '{file}'",
                 fix="Build the engine with `nmn-export build`, and copy both files.",
             )
     try:
         record = _read(path.read_text())
     except json.JSONDecodeError as error:
-        raise _no_record(path, "no JSON") from error
+        raise _invalid_record(path, "no JSON") from error
     except (ValueError, TypeError, RecursionError, OSError) as error:
-        raise _no_record(path, str(error)) from error
-    found = FileRecord.of(engine)
-    if found.sha256 != record.engine.sha256:
+        raise _invalid_record(path, str(error)) from error
+    actual = FileRecord.of(engine)
+    if actual.sha256 != record.engine.sha256:
         raise NmnExportError(
-            "An engine must be as it was built",
-            got=f"'{engine}', {found.bytes} bytes, whose hash is not the one in '{path.name}'",
+            "An engine must not change after it was built",
+            got=f"'{engine}', {actual.bytes} bytes, whose hash differs from that in '{path.name}'",
             fix="Copy both files again, or build the engine again.",
         )
     return record
 
 
-def _no_record(path: Path, got: str) -> NmnExportError:
+def _invalid_record(path: Path, got: str) -> NmnExportError:
     return NmnExportError(
         f"The record of an engine must be JSON of format {FORMAT}",
         got=f"{got}: '{path}'",
@@ -175,13 +176,13 @@ def _read(text: str) -> EngineRecord:
         raise ValueError("another format")
     record: EngineRecord = revive(EngineRecord, values)
     plugin, counts = record.plugin, Counter(layer.type for layer in record.layers)
-    agree = {
+    consistent = {
         "layer_counts": record.layer_counts == counts,
         "plugin.layers": plugin.layers + len(plugin.others) == counts[PLUGIN_LAYER],
-        # Whoever asks for no plugin needs no reason.
+        # With mode "off" nodes are decomposed without a reason.
         "plugin.decomposed": plugin.mode == "off" or plugin.decomposed == len(plugin.reasons),
     }
-    for name, agrees in agree.items():
+    for name, agrees in consistent.items():
         if not agrees:
-            raise ValueError(f"{name}, which disagrees with the rest of it")
+            raise ValueError(f"{name}, which contradicts the rest of the record")
     return record

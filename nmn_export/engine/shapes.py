@@ -1,34 +1,30 @@
-"""The input shapes an engine is built for: trtexec's grammar, what is filled in, what must hold."""
+"""Input shapes of an engine: parsing trtexec's syntax, defaults and checks."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 import onnx
 
-from nmn_export.engine.typed_json import revive
 from nmn_export.errors import NmnExportError
-from nmn_export.graph.file import EXAMPLE_SHAPES
+from nmn_export.graph.file import LARGEST_SIZE, example_shapes, invalid_example_shapes
 
 Shape = tuple[int, ...]
 
 ShapeRequest = Sequence[int] | Sequence[Sequence[int] | None]
-"""One shape, or min, opt and max, of which some may be `None`."""
+"""One shape, or (min, opt, max), some of which may be `None`."""
 
 LARGEST_DEFAULT_BATCH = 8
-"""Up to which batch an engine is built if nobody says, unless the example's is larger."""
-
-_LARGEST_SIZE = 2**31 - 1
+"""Default maximum batch size, unless the model was exported with a larger batch."""
 
 
 @dataclass(frozen=True)
 class ShapeRange:
-    """The shapes that one input of an engine may have.
+    """The shapes that an input of an engine may have.
 
     Attributes:
         min: The smallest size of each axis.
-        opt: The sizes it is tuned for.
-        max: The largest.
+        opt: The sizes that the engine is tuned for.
+        max: The largest size of each axis.
     """
 
     min: Shape
@@ -42,10 +38,10 @@ class ShapeRange:
 
 
 def parse_shapes(option: str, text: str) -> dict[str, Shape]:
-    """Read `x:1x3x224x224,y:1x8`.
+    """Parse shapes by input name, such as `x:1x3x224x224,y:1x8`.
 
     Raises:
-        NmnExportError: It is not that.
+        NmnExportError: The text has another form.
     """
     shapes: dict[str, Shape] = {}
     for part in text.split(","):
@@ -53,27 +49,26 @@ def parse_shapes(option: str, text: str) -> dict[str, Shape]:
         name = name.strip("'")
         if not name or name in shapes or not all(d.isdecimal() for d in sizes.split("x")):
             raise NmnExportError(
-                f"{option} is NAME:SIZExSIZE…, separated by commas, each input once",
+                f"{option} is NAME:SIZExSIZE…, separated by commas, with each input once",
                 got=f"'{text}'",
-                fix=f"Say, for instance, {option} x:1x3x224x224.",
+                fix=f"Use, for example, {option} x:1x3x224x224.",
             )
-        # Python reads no number of thousands of digits, and one past the limit is as wrong.
+        # Python does not parse longer numbers. The truncated one is above the limit, too.
         shapes[name] = tuple(int(d[:4000]) for d in sizes.split("x"))
     return shapes
 
 
 def ranges(model: onnx.ModelProto, given: Mapping[str, ShapeRequest]) -> dict[str, ShapeRange]:
-    """Return the range of every input, those without dynamic axes included.
+    """Return the shape range of every input, including inputs without dynamic axes.
 
-    A missing min or max is opt; a missing opt is max, or else min. An input of which nothing is
-    given has the sizes of the file; if only its batch, axis 0, varies, that goes from 1 to 8, tuned
-    for the size it was exported with.
+    A missing min or max defaults to opt. A missing opt defaults to max, or else to min. An input
+    without shapes keeps the sizes of the file. If its only dynamic axis is the batch (axis 0), the
+    batch ranges from 1 to 8 and is tuned for the batch size of the export.
 
     Raises:
-        NmnExportError: A name, a rank, a size or an order is wrong, or nothing says how large an
-            axis may become.
+        NmnExportError: A name, rank, size or order is wrong, or a dynamic axis has no bounds.
     """
-    examples = _examples(model)
+    examples = example_shapes(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     declared = {v.name: _declared(v) for v in model.graph.input if v.name not in weights}
     for name in given:
@@ -81,7 +76,7 @@ def ranges(model: onnx.ModelProto, given: Mapping[str, ShapeRequest]) -> dict[st
             raise NmnExportError(
                 f"The model's inputs are {', '.join(declared)}",
                 got=f"shapes of '{name}'",
-                fix="Name one of them.",
+                fix="Use one of these names.",
             )
     found = {
         name: _checked(name, dims, _filled(given[name]))
@@ -90,22 +85,6 @@ def ranges(model: onnx.ModelProto, given: Mapping[str, ShapeRequest]) -> dict[st
         for name, dims in declared.items()
     }
     _check_shared_sizes(declared, found)
-    return found
-
-
-def _examples(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Return the shapes of the inputs with which the model was exported, as far as it says."""
-    stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
-    try:
-        found: dict[str, list[int]] = revive(dict[str, list[int]], json.loads(stored))
-        if not all(1 <= size <= _LARGEST_SIZE for shape in found.values() for size in shape):
-            raise ValueError("no size")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise NmnExportError(
-            f"The metadata {EXAMPLE_SHAPES} of a model is JSON with a shape for each input",
-            got=f"'{stored[:60]}'",
-            fix="The file is damaged; export it again.",
-        ) from error
     return found
 
 
@@ -118,7 +97,7 @@ def _declared(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
 
 
 def _filled(request: ShapeRequest) -> ShapeRange:
-    """Put the shapes that are given in the place of those that are not."""
+    """Replace missing shapes by their defaults."""
     low, opt, high = _triple(request)
     known = next(shape for shape in (opt, high, low) if shape is not None)
     return ShapeRange(tuple(low or known), tuple(known), tuple(high or known))
@@ -131,9 +110,9 @@ def _triple(request: ShapeRequest) -> Sequence[Sequence[int] | None]:
         return sizes, sizes, sizes
     if len(shapes) != 3 or sizes or shapes == [None, None, None]:
         raise NmnExportError(
-            "Shapes of an input are one shape, or min, opt and max",
+            "The shapes of an input are one shape, or min, opt and max",
             got=request,
-            fix="Give, for instance, ((1, 3, 224, 224), (4, 3, 224, 224), (8, 3, 224, 224)).",
+            fix="Use, for example, ((1, 3, 224, 224), (4, 3, 224, 224), (8, 3, 224, 224)).",
         )
     return shapes
 
@@ -145,42 +124,44 @@ def _default(name: str, dims: tuple[int | str, ...], example: Sequence[int] | No
     if len(fixed) < len(dims) - 1 or isinstance(dims[0], int):
         axes = ", ".join(f"{i} ({d})" for i, d in enumerate(dims) if isinstance(d, str))
         raise NmnExportError(
-            "An engine has bounds for every axis that varies",
-            got=f"no shapes for input '{name}', whose axes {axes} vary",
-            fix=f"Say --min-shapes, --opt-shapes and --max-shapes {name}:"
+            "An engine needs bounds for every dynamic axis",
+            got=f"no shapes for input '{name}' with the dynamic axes {axes}",
+            fix=f"Specify --min-shapes, --opt-shapes and --max-shapes {name}:"
             f"{_written(tuple(example or (d if isinstance(d, int) else 1 for d in dims)))}.",
         )
+    if example is not None and (len(example) != len(dims) or example[0] < 1):
+        raise invalid_example_shapes(f"{_written(example)} for '{name}' of shape {_written(dims)}")
     batch = example[0] if example else 1
     return ShapeRange((1, *fixed), (batch, *fixed), (max(batch, LARGEST_DEFAULT_BATCH), *fixed))
 
 
-def _checked(name: str, dims: tuple[int | str, ...], found: ShapeRange) -> ShapeRange:
-    for bound, shape in zip(("min", "opt", "max"), astuple(found), strict=True):
+def _checked(name: str, dims: tuple[int | str, ...], given: ShapeRange) -> ShapeRange:
+    for bound, shape in zip(("min", "opt", "max"), astuple(given), strict=True):
         fits = len(shape) == len(dims) and all(
-            size == d if isinstance(d, int) else 1 <= size <= _LARGEST_SIZE
+            size == d if isinstance(d, int) else 1 <= size <= LARGEST_SIZE
             for size, d in zip(shape, dims, strict=True)
         )
         if not fits:
             raise NmnExportError(
                 f"Input '{name}' has shape {_written(dims)}",
                 got=f"{bound} shape {_written(shape)}",
-                fix=f"Give that many sizes, each from 1 to {_LARGEST_SIZE}, and the fixed ones as "
-                "they are.",
+                fix=f"Use the same number of sizes, each from 1 to {LARGEST_SIZE}, and keep the "
+                "fixed sizes.",
             )
-    for low, opt, high in zip(found.min, found.opt, found.max, strict=True):
+    for low, opt, high in zip(given.min, given.opt, given.max, strict=True):
         if not low <= opt <= high:
             raise NmnExportError(
-                f"Shapes of input '{name}' go up from min over opt to max",
-                got=f"{_written(found.min)}, {_written(found.opt)}, {_written(found.max)}",
-                fix="Order them so, on every axis.",
+                f"The shapes of input '{name}' must satisfy min <= opt <= max",
+                got=f"{_written(given.min)}, {_written(given.opt)}, {_written(given.max)}",
+                fix="Order the sizes of every axis.",
             )
-    return found
+    return given
 
 
 def _check_shared_sizes(
     declared: Mapping[str, tuple[int | str, ...]], found: Mapping[str, ShapeRange]
 ) -> None:
-    """Axes of one name have one size at run time, and so the same bounds."""
+    """Check that axes of the same name, which have the same size at run time, share bounds."""
     bounds: dict[str, tuple[str, tuple[int, int, int]]] = {}
     for name, dims in declared.items():
         rows = zip(dims, found[name].min, found[name].opt, found[name].max, strict=True)
@@ -190,9 +171,9 @@ def _check_shared_sizes(
             first, expected = bounds.setdefault(dim, (name, tuple(sizes)))  # type: ignore[arg-type]
             if expected != tuple(sizes):
                 raise NmnExportError(
-                    f"Axes named '{dim}' have the same sizes in min, opt and max",
+                    f"Axes named '{dim}' must have the same sizes in min, opt and max",
                     got=f"{expected} for input '{first}' and {tuple(sizes)} for '{name}'",
-                    fix="Give both the same.",
+                    fix="Use the same sizes for both.",
                 )
 
 

@@ -1,4 +1,4 @@
-"""JSON read into dataclasses, every value held against its declared type."""
+"""Convert JSON values to dataclasses, and check every value against its declared type."""
 
 import dataclasses
 import types
@@ -6,15 +6,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def revive(kind: Any, value: Any, where: str = "it") -> Any:
-    """Return what `value`, as JSON left it, stands for.
+    """Convert a JSON value to its declared type.
 
     Args:
-        kind: A dataclass, a list, a dict by strings, a union, a literal, or a type that JSON has.
-        value: What was read.
-        where: What it is called in an error.
+        kind: A dataclass, a list, a dict with string keys, `X | None`, a literal, or a JSON type.
+        value: The JSON value.
+        where: The name of the value in an error message.
 
     Raises:
-        TypeError: It is not of that type; the message says where.
+        TypeError: The value has another type. The message contains its name.
     """
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind, value, where)
@@ -24,7 +24,7 @@ def revive(kind: Any, value: Any, where: str = "it") -> Any:
     if origin is Literal:
         fits = isinstance(value, str) and value in arguments
     else:
-        fits = type(value) is (origin or kind)  # True is no number here
+        fits = type(value) is (origin or kind)  # so that True is not a number
     if not fits:
         raise TypeError(f"{where} is {_written(value)}")
     if origin is list:
@@ -62,6 +62,6 @@ def _union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _written(value: object) -> str:
-    """Return a value as JSON names it, cut off where it gets long."""
+    """Return a value as text, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,6 +1,7 @@
 """ONNX files: written completely or not at all, read only if this package wrote them."""
 
 import errno
+import json
 import math
 import os
 import stat
@@ -25,6 +26,9 @@ METADATA_PREFIX = "nmn_export."
 
 EXAMPLE_SHAPES = METADATA_PREFIX + "example_shapes"
 """Metadata key of the input shapes at export, which are known to work."""
+
+LARGEST_SIZE = 2**31 - 1
+"""Largest size of an axis."""
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}
@@ -140,6 +144,32 @@ def load(path: Path) -> onnx.ModelProto:
             fix="Do not load this file unless you trust its author; export it again.",
         ) from error
     return model
+
+
+def example_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Return the input shapes that a model was exported with, by input name; none if not stored.
+
+    Raises:
+        NmnExportError: The metadata is not JSON, or not a list of sizes for each input.
+    """
+    stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
+    try:
+        shapes: dict[str, list[int]] = json.loads(stored)
+        sizes = [size for shape in shapes.values() for size in shape]
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise invalid_example_shapes(f"'{stored[:80]}'") from error
+    if not all(type(size) is int and 0 <= size <= LARGEST_SIZE for size in sizes):
+        raise invalid_example_shapes(f"'{stored[:80]}'")
+    return shapes
+
+
+def invalid_example_shapes(got: str) -> NmnExportError:
+    """Return the error for example shapes that do not fit the model."""
+    return NmnExportError(
+        f"The metadata '{EXAMPLE_SHAPES}' must be a shape for each input",
+        got=got,
+        fix="The file was changed; export it again.",
+    )
 
 
 def stamp(file: Path, entries: Mapping[str, str]) -> None:

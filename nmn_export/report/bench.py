@@ -1,4 +1,4 @@
-"""Files against each other: the same inputs, outputs compared, then timed in turn in one run."""
+"""Benchmark of files: compare their outputs on the same inputs, then time them alternately."""
 
 import datetime
 import functools
@@ -27,25 +27,24 @@ from nmn_export.runtime.tensorrt import is_engine
 SEED = 0
 
 _LAUNCH_BOUND = 0.9
-"""Share of the GPU's time that enqueuing takes, from which on the GPU waits for the host."""
+"""Ratio of enqueue time to GPU time above which a file counts as launch-bound."""
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What to time.
+    """What to measure.
 
     Attributes:
-        files: ONNX files and engines; the first is what the others are measured by.
-        inputs: Arrays by name; drawn if `None`, in the shapes that the first engine is tuned for,
-            or else in those that the first file was exported with.
-        provider: Where ONNX Runtime runs; if `None`, on the GPU if there is an engine among the
-            files.
-        rounds: Turns of each file.
-        tolerance: The largest error of a file against the first, as `compare.error` defines it;
-            infinite for files that are meant to differ. If `None`, the limit of the lowest
-            precision that takes part.
+        files: ONNX files and engines. The first is the baseline.
+        inputs: Arrays by name. `None` draws random inputs with the opt shapes of the first engine,
+            or without an engine with the shapes that the first file was exported with.
+        provider: ONNX Runtime's provider; `None` is the GPU if there is an engine, else the CPU.
+        rounds: Number of measurements per file.
+        tolerance: The largest allowed error relative to the first file, see `compare.error`;
+            infinite for files that differ on purpose. `None` is the limit of the lowest precision
+            among the files.
         cuda_graph: Replay engines as CUDA graphs. ONNX Runtime launches kernels one by one.
-        plugin_library: For engines with plugin layers.
+        plugin_library: Plugin library for engines with plugin layers.
     """
 
     files: tuple[Path, ...]
@@ -59,13 +58,13 @@ class BenchRequest:
 
 @dataclass(frozen=True)
 class Times:
-    """What a file took.
+    """The times of a file.
 
     Attributes:
-        ratio: Of its median to that of the first file: on a GPU, of the GPU's own time.
-        gpu: Seconds of the GPU; `None` on a CPU, where times mean nothing without their ratio.
-        host: Seconds from a call to the end of its work; `None` on a CPU.
-        enqueue: Seconds of the host until a launch is enqueued; `None` on a CPU.
+        ratio: Its median time divided by that of the first file; on a GPU, of the GPU time.
+        gpu: GPU time in seconds; `None` on a CPU, where only ratios are reported.
+        host: Seconds from a call until its work is complete; `None` on a CPU.
+        enqueue: Seconds that the host needs to enqueue a launch; `None` on a CPU.
     """
 
     ratio: Ratio
@@ -75,7 +74,7 @@ class Times:
 
     @property
     def launch_bound(self) -> bool:
-        """Whether the GPU waits for the host, and so its time is the host's."""
+        """Whether the GPU waits for the host, so that the host limits the GPU time."""
         return (
             self.gpu is not None
             and self.enqueue is not None
@@ -85,13 +84,13 @@ class Times:
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One file.
+    """The result of one file.
 
     Attributes:
-        file: As it was named.
-        runtime: What ran it.
-        error: Largest error of its outputs against the first file's; `None` for that itself.
-        times: What it took.
+        file: The path as it was given.
+        runtime: Name of the runtime.
+        error: Largest error of its outputs relative to the first file; `None` for the first.
+        times: Its times.
     """
 
     file: str
@@ -102,18 +101,18 @@ class BenchRow:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The result.
+    """The result of a benchmark.
 
     Attributes:
         device: `"cpu"` or `"cuda"`.
         inputs: Shape of each input, as 8x3x224x224, with its dtype.
-        given: Whether they were given, and not drawn.
-        tolerance: To which the outputs agree.
-        rounds: Turns of each file.
+        given: Whether the inputs were given, not drawn.
+        tolerance: Tolerance to which the outputs agree.
+        rounds: Number of measurements per file.
         cuda_graph: Whether engines were replayed as CUDA graphs.
-        date: When, as 2026-11-22.
-        machine: On what.
-        rows: The files, in the order in which they were named.
+        date: Date in UTC, as in 2026-11-22.
+        machine: Description of the machine.
+        rows: The results of the files, in the given order.
     """
 
     device: str
@@ -128,15 +127,15 @@ class Benchmark:
 
 
 def measure(request: BenchRequest, on_round: Callable[[], object] = lambda: None) -> Benchmark:
-    """Time files in this process, whose sessions of ONNX Runtime share their threads from then on.
+    """Time files in this process. All its ONNX Runtime sessions share one thread pool afterwards.
 
     Args:
-        request: What to time.
+        request: What to measure.
         on_round: Called after each round, for a progress bar.
 
     Raises:
-        NmnExportError: A file, the inputs or an option will not do.
-        CheckError: The outputs disagree; nothing is timed.
+        NmnExportError: A file, the inputs or an option is invalid.
+        CheckError: The outputs disagree. Nothing is timed.
     """
     provider = _provider(request)
     contestants = _open(request, provider)
@@ -162,14 +161,14 @@ def measure(request: BenchRequest, on_round: Callable[[], object] = lambda: None
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         machine=machine() | (gpu() if provider == "cuda" else {}),
         rows=[
-            BenchRow(contestant.name, contestant.runner.name, found, taken)
-            for contestant, found, taken in zip(contestants, errors, times, strict=True)
+            BenchRow(contestant.name, contestant.runner.name, deviation, measured)
+            for contestant, deviation, measured in zip(contestants, errors, times, strict=True)
         ],
     )
 
 
 def _open(request: BenchRequest, provider: Provider) -> list[Contestant]:
-    """Open the files, engines first: they have the most to say against being run here."""
+    """Open the files, engines first, because they are most likely not to run here."""
     order = sorted(request.files, key=lambda file: not is_engine(file))
     opened = {
         file: open_contestant(file, provider, request.cuda_graph, request.plugin_library)
@@ -179,23 +178,23 @@ def _open(request: BenchRequest, provider: Provider) -> list[Contestant]:
 
 
 def _provider(request: BenchRequest) -> Provider:
-    """Return where all of them run: ratios between a CPU and a GPU say nothing of the files."""
+    """Return the provider for all files. Comparing a CPU with a GPU would be meaningless."""
     engine = next((file for file in request.files if is_engine(file)), None)
     if request.provider == "cpu" and engine is not None:
         raise NmnExportError(
-            "All files of a benchmark run on one processor",
+            "All files of a benchmark must run on the same processor",
             got=f"--provider cpu and the engine '{engine}'",
-            fix="Say --provider cuda, or leave it out.",
+            fix="Use --provider cuda, or remove it.",
         )
     if request.rounds < 1:
         raise NmnExportError(
-            "A benchmark has at least one round", got=request.rounds, fix="Say --rounds 50."
+            "A benchmark needs at least one round", got=request.rounds, fix="Use --rounds 50."
         )
     if request.tolerance is not None and not request.tolerance >= 0:
         raise NmnExportError(
-            "--tolerance is an error, 0 or more",
+            "--tolerance must be 0 or more",
             got=request.tolerance,
-            fix="Say 1e-5, for instance, or inf for files that are meant to differ.",
+            fix="Use, for example, 1e-5, or inf for files that differ on purpose.",
         )
     return request.provider or ("cpu" if engine is None else "cuda")
 
@@ -203,7 +202,7 @@ def _provider(request: BenchRequest) -> Provider:
 def _compare(
     contestants: Sequence[Contestant], inputs: Sequence[Arrays], tolerance: float | None
 ) -> tuple[list[float | None], float]:
-    """Return the error of each against the first, and the tolerance that all are within."""
+    """Return the error of each relative to the first, and the tolerance, which none exceeds."""
     outputs = []
     for contestant, arrays in zip(contestants, inputs, strict=True):
         check(contestant.inputs, arrays)
@@ -211,23 +210,24 @@ def _compare(
     if tolerance is None:
         dtypes = {a.dtype.name for arrays in (*inputs, *outputs) for a in arrays.values()}
         tolerance = max(TOLERANCES.get(name, TOLERANCES["float32"]) for name in dtypes)
-    errors = [_distance(found, outputs[0]) for found in outputs[1:]]
-    for contestant, found in zip(contestants[1:], errors, strict=True):
-        if not found <= tolerance:
+    errors = [_distance(arrays, outputs[0]) for arrays in outputs[1:]]
+    for contestant, deviation in zip(contestants[1:], errors, strict=True):
+        if not deviation <= tolerance:
             raise CheckError(
                 f"Files must agree to {tolerance:.1e} before they are timed",
-                got=f"an error of {found:.1e} in {contestant.name} against {contestants[0].name}",
-                fix="Find the wrong one with `nmn-export check`, or say --tolerance.",
+                got=f"an error of {deviation:.1e} in {contestant.name} "
+                f"against {contestants[0].name}",
+                fix="Find the wrong one with `nmn-export check`, or set --tolerance.",
             )
     return [None, *errors], tolerance
 
 
 def _distance(outputs: Arrays, expected: Arrays) -> float:
-    """Return the largest error over the outputs, which are paired by their order."""
+    """Return the largest error of all outputs, which are matched by order."""
     if len(outputs) != len(expected):
         return math.inf
     pairs = zip(outputs.values(), expected.values(), strict=True)
-    return max((error(found, wanted) for found, wanted in pairs), default=0.0)
+    return max((error(actual, reference) for actual, reference in pairs), default=0.0)
 
 
 def _time_on_cpu(
@@ -241,7 +241,7 @@ def _time_on_cpu(
         for i, (contestant, arrays) in enumerate(zip(contestants, inputs, strict=True))
     }
     seconds = list(sample(calls, rounds, on_round=on_round).values())
-    return [Times(ratio(found, seconds[0])) for found in seconds]
+    return [Times(ratio(samples, seconds[0])) for samples in seconds]
 
 
 def _time_on_gpu(
@@ -259,8 +259,8 @@ def _time_on_gpu(
     while time.perf_counter() < until:
         for turn in turns.values():
             turn()
-    found = list(take_turns(turns, lambda turn: turn(), rounds, on_round).values())
-    gpu_seconds = [[turn.gpu for turn in mine] for mine in found]
+    measured = list(take_turns(turns, lambda turn: turn(), rounds, on_round).values())
+    gpu_seconds = [[turn.gpu for turn in mine] for mine in measured]
     return [
         Times(
             ratio(seconds, gpu_seconds[0]),
@@ -268,5 +268,5 @@ def _time_on_gpu(
             percentiles([turn.host for turn in mine]),
             percentiles([turn.enqueue for turn in mine]),
         )
-        for mine, seconds in zip(found, gpu_seconds, strict=True)
+        for mine, seconds in zip(measured, gpu_seconds, strict=True)
     ]

@@ -1,8 +1,8 @@
-"""The process in which files are timed.
+"""The process that times files.
 
-It is one of its own for two reasons: contestants in ONNX Runtime share one pool of threads, which
-cannot be undone; and what kills TensorRT kills nothing else. What is pickled goes between two ends
-of this module, through pipes that no one else has.
+The benchmark runs in a separate process for two reasons. ONNX Runtime sessions share a thread pool,
+which cannot be undone in a process. And a crash of TensorRT must not end the caller. Both ends of
+the pipes are in this module, so the pickled data comes from a trusted source.
 """
 
 import os
@@ -25,7 +25,7 @@ _ROUND = "round"
 def measure_apart(
     request: BenchRequest, on_round: Callable[[], object] = lambda: None
 ) -> Benchmark:
-    """Time files in a process of their own; see `bench.measure`."""
+    """Time files in a separate process; see `bench.measure`."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(entry for entry in sys.path if entry))
     with (
         tempfile.TemporaryFile() as printed,
@@ -56,10 +56,10 @@ def measure_apart(
 def _result(
     stream: IO[bytes], on_round: Callable[[], object]
 ) -> Benchmark | tuple[type[NmnExportError], str, str, str]:
-    """Read what the process tells, rounds first, until it tells the result or an error's parts."""
-    while (told := pickle.load(stream)) == _ROUND:
+    """Receive rounds from the process, then the result or the parts of an error."""
+    while (message := pickle.load(stream)) == _ROUND:
         on_round()
-    return told  # type: ignore[no-any-return]
+    return message  # type: ignore[no-any-return]
 
 
 def _died(code: int, printed: IO[bytes]) -> NmnExportError:
@@ -67,23 +67,23 @@ def _died(code: int, printed: IO[bytes]) -> NmnExportError:
     lines = printed.read().decode(errors="replace").strip().splitlines()
     ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     return NmnExportError(
-        "The process that times the files must live until it is done",
+        "The process that times the files must not end early",
         got=f"{ended} ({lines[-1]})" if lines else ended,
-        fix="Time the files one by one to see which it is.",
+        fix="Time the files one by one to find the cause.",
     )
 
 
 def main() -> None:
-    """Time what standard input asks for, and tell it on standard output."""
+    """Read a request from standard input, and write the result to standard output."""
     stream = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what libraries print is not for the one who asked
+    os.dup2(2, 1)  # output of libraries must not mix with the messages
     request: BenchRequest = pickle.load(sys.stdin.buffer)
 
-    def tell(what: object) -> None:
-        stream.write(pickle.dumps(what))
+    def send(message: object) -> None:
+        stream.write(pickle.dumps(message))
 
     try:
-        tell(measure(request, lambda: tell(_ROUND)))
+        send(measure(request, lambda: send(_ROUND)))
     except NmnExportError as error:
         kind = CheckError if isinstance(error, CheckError) else NmnExportError
-        tell((kind, error.rule, error.got, error.fix))
+        send((kind, error.rule, error.got, error.fix))

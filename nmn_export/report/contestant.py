@@ -1,4 +1,4 @@
-"""A file that takes part in a benchmark: what it takes, what it gives, and how it is launched."""
+"""A file in a benchmark: its inputs, its runtime and how it is launched."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +21,14 @@ from nmn_export.runtime.tensorrt import TensorRtRunner, is_engine
 
 @dataclass(frozen=True)
 class Contestant:
-    """A file, open in its runtime.
+    """A file that is loaded in its runtime.
 
     Attributes:
-        name: The file, as it was named.
-        inputs: What it takes.
+        name: The path as it was given.
+        inputs: Its inputs.
         runner: Its runtime.
-        launcher: Takes the inputs and returns a call that runs the file once more on them, where
-            they lie.
-        stream: On which it enqueues what it launches; on a CPU, `None`, and a call runs to its end.
+        launcher: Takes input tensors and returns a callable that runs the file on them in place.
+        stream: The CUDA stream of its launches; `None` on a CPU, where a call is synchronous.
     """
 
     name: str
@@ -42,16 +41,16 @@ class Contestant:
 def open_contestant(
     path: Path, provider: Provider, cuda_graph: bool, plugin_library: Path | None
 ) -> Contestant:
-    """Open a file.
+    """Load a file.
 
     Args:
-        path: An .onnx file from anywhere, or an engine.
-        provider: Where ONNX Runtime runs.
+        path: Any ONNX file, or an engine.
+        provider: ONNX Runtime's provider.
         cuda_graph: Replay an engine as a CUDA graph.
-        plugin_library: For engines; the one of this package if `None`.
+        plugin_library: Plugin library for engines; `None` is the one of this package.
 
     Raises:
-        NmnExportError: It is neither, is damaged, or its runtime is not there.
+        NmnExportError: The file is invalid, or its runtime is not installed.
     """
     if is_engine(path):
         engine = TensorRtRunner(path, cuda_graph=cuda_graph, plugin_library=plugin_library)
@@ -65,10 +64,10 @@ def open_contestant(
 
 
 def check_alike(contestants: Sequence[Contestant]) -> None:
-    """Say which file takes other inputs than the first; precision may differ, where sizes vary.
+    """Check that all files have the same inputs. Precision and dynamic axes may differ.
 
     Raises:
-        NmnExportError: One does.
+        NmnExportError: A file has other inputs than the first.
     """
     first, *others = contestants
     expected = {value.name: value for value in first.inputs}
@@ -82,12 +81,12 @@ def check_alike(contestants: Sequence[Contestant]) -> None:
 
 
 def in_precision_of_all(arrays: Arrays, contestants: Sequence[Contestant]) -> list[Arrays]:
-    """Return the arrays for each contestant, in its dtypes and of the same values for all.
+    """Return the arrays for each contestant, in its dtypes and with the same values for all.
 
-    Numbers are rounded to the lowest precision that takes part, before each has them in its own.
+    Values are first rounded to the precision of every contestant, then converted to its dtype.
 
     Raises:
-        NmnExportError: An array is of integers and is to be of numbers, or the other way round.
+        NmnExportError: An array has integers for a floating-point input, or the reverse.
     """
     for value in contestants[0].inputs:
         dtype = arrays[value.name].dtype
@@ -101,7 +100,7 @@ def in_precision_of_all(arrays: Arrays, contestants: Sequence[Contestant]) -> li
     rounded = {}
     for name, array in arrays.items():
         for dtype in dict.fromkeys(found[name] for found in dtypes):
-            array = array.astype(dtype)  # noqa: PLW2901 - each rounds what the one before left
+            array = array.astype(dtype)  # noqa: PLW2901 - rounding accumulates
         rounded[name] = array
     return [
         {name: rounded[name].astype(dtype) for name, dtype in found.items()} for found in dtypes
@@ -109,7 +108,7 @@ def in_precision_of_all(arrays: Arrays, contestants: Sequence[Contestant]) -> li
 
 
 def _read(path: Path) -> onnx.ModelProto:
-    """Read a graph without its external data, which the runtime reads itself."""
+    """Read a graph without its external data, which only the runtime needs."""
     if not path.is_file():
         raise NmnExportError(
             "A benchmark takes files", got=f"no file '{path}'", fix="Check the path."
@@ -149,7 +148,7 @@ def _describe(value: Input) -> str:
 
 def _unlike(first: Contestant, other: Contestant, expected: str, found: str) -> NmnExportError:
     return NmnExportError(
-        "All files of a benchmark take the same inputs",
+        "All files of a benchmark must take the same inputs",
         got=f"{expected} in {first.name} and {found} in {other.name}",
         fix="Export them with the same input names and shapes.",
     )

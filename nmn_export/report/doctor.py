@@ -1,4 +1,4 @@
-"""What this machine can do, and what to install for the rest."""
+"""What this machine supports, and what to install for the rest."""
 
 import ctypes
 import importlib.util
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import torch
 
+from nmn_export.engine.gpu import format_capability
+
 _PACKAGE = Path(__file__).parents[1]
 
-# A library that is cut off kills whoever loads it, so that is left to a process of its own. Which
-# does not import PyTorch: an empty package stands in for this one, whose __init__ would.
+# Loading a damaged library crashes the process, so a separate process loads it. An empty package
+# replaces this one there, because its __init__ would import PyTorch.
 _LOOK_AT_PLUGIN = """
 import dataclasses, json, sys, types
 package = types.ModuleType("nmn_export")
@@ -36,13 +38,13 @@ print(json.dumps(told))
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that may or may not be there.
+    """A component of the machine that may be missing.
 
     Attributes:
-        name: What it is.
-        found: What is there, or `None`.
-        needed_for: What it is for.
-        fix: What to do if it is missing.
+        name: Name of the component.
+        found: Version or description, or `None` if it is missing.
+        needed_for: What the component is needed for.
+        fix: How to install it.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the machine; nothing is loaded that could abort, and nothing is changed."""
+    """Examine the machine. Nothing is changed, and a damaged plugin library cannot crash this."""
     return [
         Finding("Python", platform.python_version(), "everything", ""),
         Finding("PyTorch", torch.__version__, "export, the eager reference", ""),
@@ -114,23 +116,23 @@ def _provider(name: str, needed_for: str, extra: str) -> Finding:
 
 
 def _plugin_library() -> Finding:
-    """Say what the plugin library says of itself."""
+    """Report the description of the plugin library."""
     command = [sys.executable, "-P", "-c", _LOOK_AT_PLUGIN, str(_PACKAGE)]
     looked = subprocess.run(command, capture_output=True, text=True, check=False)
-    found, fix = None, "Run: make plugin; or name the library with NMN_EXPORT_PLUGIN."
+    found, fix = None, "Run: make plugin; or specify the library with NMN_EXPORT_PLUGIN."
     if looked.returncode:
-        fix = "The library that is there cannot be loaded. Run: make plugin"
+        fix = "The existing library cannot be loaded. Run: make plugin"
     elif (told := json.loads(looked.stdout)) and "error" in told:
         fix = told["error"]
     elif told:
-        cubins = ", ".join(f"{c // 10}.{c % 10}" for c in told["capabilities"])
-        later = f", later ones by the driver from {told['ptx'] / 10}" if told["ptx"] else ""
+        cubins = ", ".join(map(format_capability, told["capabilities"]))
+        later = f", PTX for {told['ptx'] / 10} and later" if told["ptx"] else ""
         found = f"{told['version']}, for capabilities {cubins}{later}"
     return Finding("TensorRT plugin", found, "fused kernels in engines", fix)
 
 
 def _probe(look: Callable[[], str | None]) -> str | None:
-    """Return what a look finds; a missing package or library is nothing, not an error."""
+    """Return the result of `look`, or `None` if a package or library is missing."""
     try:
         return look()
     except (metadata.PackageNotFoundError, ImportError, OSError):

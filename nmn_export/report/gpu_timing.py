@@ -1,4 +1,4 @@
-"""What a launch on a GPU takes: the GPU itself, and the host beside it."""
+"""GPU time and host time of launches."""
 
 import statistics
 import time
@@ -9,20 +9,20 @@ from typing import Any
 import torch
 
 LAUNCHES = 10
-"""Launches, one behind the other, between the two events of a turn."""
+"""Number of consecutive launches between the two CUDA events of a measurement."""
 
 WARMUP = 0.5
-"""Seconds for which all contestants take turns before the first round: clocks rise under load."""
+"""Seconds of warm-up before the first round, because GPU clocks rise under load."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of one contestant, each in seconds a launch.
+    """One measurement of one contestant, in seconds per launch.
 
     Attributes:
-        gpu: Between two CUDA events around launches in a row.
-        host: Of a launch that is waited for, from the call to the end of the wait.
-        enqueue: Of the host until a launch in a row is enqueued.
+        gpu: GPU time between two CUDA events around consecutive launches.
+        host: Host time of one launch, including the wait for its end.
+        enqueue: Host time to enqueue one of the consecutive launches.
     """
 
     gpu: float
@@ -32,7 +32,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Seconds: half of the turns were faster than the median, and of ten 2, 8, 9, 9.5 and 9.9."""
+    """Median and percentiles of measured times, in seconds."""
 
     median: float
     p20: float
@@ -43,11 +43,11 @@ class Percentiles:
 
 
 def take_turn(launch: Callable[[], object], stream: Any) -> Turn:
-    """Time a contestant after a launch that is not timed, with which it meets its data in cache.
+    """Measure a contestant once, after an untimed launch that warms the cache.
 
     Args:
         launch: Enqueues work on the current stream.
-        stream: The stream that is to be the current one.
+        stream: The stream to launch on.
     """
     with torch.cuda.stream(stream):
         launch()
@@ -72,7 +72,7 @@ def _event() -> torch.cuda.Event:
 
 
 def percentiles(seconds: Sequence[float]) -> Percentiles:
-    """Summarise what was measured; of fewer than two, every percentile is the first."""
+    """Summarize measured times; with a single time, every percentile is that time."""
     if len(seconds) < 2:
         return Percentiles(*[seconds[0]] * 6)
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")

@@ -1,4 +1,4 @@
-"""What a file holds: its ⵟ ops, their weights, and what they cost."""
+"""The contents of a file: its ⵟ ops, their weights and their cost."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from nmn_export.graph.file import METADATA_PREFIX
 from nmn_export.ops import DOMAIN, OPS, PLUGIN_ATTRIBUTES
 
 EPILOGUE_FLOPS = 6
-"""Of an output element: add the norms, subtract, clamp, divide, multiply, and add the bias."""
+"""FLOPs per output element: add norms, subtract, clamp, divide, multiply, add the bias."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class OpReport:
     Attributes:
         name: Path of the layer in the model.
         op: Name of the op.
-        input_shape: Of X; a size that varies is a string.
-        weight_shape: Of W.
-        output_shape: Of Y.
-        dtype: Of all of them.
-        attributes: All but the plugin's.
-        parameters: Elements of W and B.
-        flops: Of one run: two for each tap of each output, two for each input element's square, and
-            the epilogue's. Sizes that vary count as one.
-        bytes: Of X, W, B and Y, each moved once. Sizes that vary count as one.
+        input_shape: Shape of X; a dynamic axis is a string.
+        weight_shape: Shape of W.
+        output_shape: Shape of Y.
+        dtype: Dtype of X, W, B and Y.
+        attributes: Attributes, except those of the plugin.
+        parameters: Number of elements of W and B.
+        flops: FLOPs of one run: two per tap of each output element, two per input element for its
+            square, and those of the epilogue. A dynamic axis counts as size 1.
+        bytes: Bytes of X, W, B and Y, each moved once. A dynamic axis counts as size 1.
     """
 
     name: str
@@ -48,7 +48,7 @@ class OpReport:
 
 
 def inspect_model(model: onnx.ModelProto) -> list[OpReport]:
-    """List the ⵟ ops of a model, weights included, in the order of its graph."""
+    """List the ⵟ ops of a model in graph order."""
     graph = _infer_shapes(model)
     values = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
     weights = {t.name: t for t in graph.initializer}
@@ -83,7 +83,7 @@ def _infer_shapes(model: onnx.ModelProto) -> onnx.GraphProto:
         return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
         raise NmnExportError(
-            "The shapes in a file must fit together",
+            "The shapes in a file must be consistent",
             got=str(error).splitlines()[0],
             fix="Export it again.",
         ) from error
@@ -94,7 +94,7 @@ def _parameters(
     weights: Mapping[str, onnx.TensorProto],
     values: Mapping[str, onnx.ValueInfoProto],
 ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Return the shapes of W and B of a ⵟ node, which may be computed, and the dtype of W."""
+    """Return the shapes of W and B of a ⵟ node, constant or computed, and the dtype of W."""
     shapes = [
         tuple(weights[name].dims) if name in weights else _shape(values.get(name))
         for name in node.input[1:]
@@ -112,7 +112,7 @@ def _parameters(
 
 
 def provenance(model: onnx.ModelProto) -> dict[str, str]:
-    """Return where a file says it comes from, by key without our prefix."""
+    """Return the export metadata of a file, by key without the prefix."""
     return {
         p.key.removeprefix(METADATA_PREFIX): p.value
         for p in model.metadata_props
@@ -121,10 +121,10 @@ def provenance(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def engine_facts(record: EngineRecord) -> list[tuple[str, str]]:
-    """Return what is known of an engine from its record: what it is, and how it was built.
+    """Return the contents of an engine's record for display.
 
     Returns:
-        A name and a value for each fact, in the order in which they are told.
+        A name and a value for each fact, in display order.
     """
     plugin = record.plugin
     layers = [layer.name for layer in record.layers if layer.type == PLUGIN_LAYER]
@@ -140,13 +140,13 @@ def engine_facts(record: EngineRecord) -> list[tuple[str, str]]:
         ("runs on", _capabilities(record)),
         ("float32 products", "TF32 allowed" if record.tf32 else "no TF32"),
         ("ⵟ ops in the plugin", f"{plugin.layers}{f': {in_plugin}' if in_plugin else ''}"),
-        ("ⵟ ops of standard ops", str(plugin.decomposed)),
+        ("ⵟ ops decomposed", str(plugin.decomposed)),
         *(("", f"{name}: {why}") for name, why in plugin.reasons.items()),
     ]
     if plugin.others:
         facts.append(("other plugin layers", ", ".join(plugin.others)))
     if plugin.library is not None:
-        place = "in the engine" if plugin.embedded else "needed beside the engine"
+        place = "in the engine" if plugin.embedded else "needed next to the engine"
         facts.append(("plugin library", f"{plugin.library.file} {plugin.version}, {place}"))
     for tensor in record.inputs:
         bounds = record.profile.get(tensor.name)
@@ -161,7 +161,7 @@ def engine_facts(record: EngineRecord) -> list[tuple[str, str]]:
 def _capabilities(record: EngineRecord) -> str:
     if record.compute_capabilities:
         return f"compute capability {', '.join(record.compute_capabilities)}"
-    return "the kind of GPU it was built on"
+    return "the GPU model it was built on"
 
 
 def _range(shapes: ShapesRecord) -> str:

@@ -1,4 +1,4 @@
-"""What a result was measured on."""
+"""Description of the machine that produced a result."""
 
 import platform
 import subprocess
@@ -19,7 +19,7 @@ PACKAGES = (
     "tensorrt",
     "tensorrt_rtx",
 )
-"""Whose versions may matter to a result."""
+"""Packages whose versions may affect a result."""
 
 _SMI_FIELDS = {
     "driver": "driver_version",
@@ -31,21 +31,21 @@ _SMI_FIELDS = {
 
 
 def machine(packages: Sequence[str] = PACKAGES) -> dict[str, object]:
-    """Return the processor, its threads, and the versions of those packages that are there."""
+    """Return the processor, the number of threads, and the versions of the installed packages."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: found for name in packages if (found := _version(name))},
+        "packages": {name: version for name in packages if (version := _version(name))},
     }
 
 
 def gpu(device: int = 0) -> dict[str, object]:
-    """Return a GPU's name and capability, and what `nvidia-smi` says of it now.
+    """Return a GPU's name and capability, and its current state from `nvidia-smi`.
 
-    That is the driver's version, the clocks, the power drawn and the temperature, as strings with
-    their units; without `nvidia-smi` they are left out.
+    The state is the driver version, the clocks, the power and the temperature, as strings with
+    units. It is omitted without `nvidia-smi`.
     """
     properties = torch.cuda.get_device_properties(device)
     about: dict[str, object] = {
@@ -53,7 +53,7 @@ def gpu(device: int = 0) -> dict[str, object]:
         "capability": f"{properties.major}.{properties.minor}",
         "cuda": torch.version.cuda,
     }
-    # Numbers of devices differ between PyTorch and nvidia-smi; identifiers do not.
+    # Device indices differ between PyTorch and nvidia-smi; UUIDs do not.
     return about | _smi(f"GPU-{properties.uuid}")
 
 
@@ -61,10 +61,10 @@ def _smi(identifier: str) -> dict[str, str]:
     query = f"--query-gpu={','.join(_SMI_FIELDS.values())}"
     command = ["nvidia-smi", query, "--format=csv,noheader", f"--id={identifier}"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return {}
-    values = [value.strip() for value in told.stdout.strip().split(",")]
+    values = [value.strip() for value in result.stdout.strip().split(",")]
     return dict(zip(_SMI_FIELDS, values, strict=False))
 
 

@@ -1,4 +1,4 @@
-"""Timing contestants against each other, in turn, in one run."""
+"""Timing of several contestants, which are measured alternately in one run."""
 
 import random
 import statistics
@@ -15,13 +15,13 @@ _RESAMPLES = 400
 
 @dataclass(frozen=True)
 class Timing:
-    """What one contestant took.
+    """Times of one contestant, in seconds.
 
     Attributes:
-        median: Of its calls, in seconds.
-        p20: Of every ten calls two were faster.
-        p80: And two were slower.
-        calls: How many were timed.
+        median: Median.
+        p20: 20th percentile.
+        p80: 80th percentile.
+        calls: Number of timed calls.
     """
 
     median: float
@@ -32,12 +32,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of the median of one contestant to that of another.
+    """Ratio of the medians of two contestants.
 
     Attributes:
         value: The ratio.
-        low: Of its 95 % interval, by bootstrap.
-        high: Likewise.
+        low: Lower end of its 95 % bootstrap interval.
+        high: Upper end of that interval.
     """
 
     value: float
@@ -52,7 +52,7 @@ def interleave(
     pause: float = 0.005,
     on_round: Callable[[], object] = lambda: None,
 ) -> dict[str, Timing]:
-    """Time every contestant once a round, and summarise; see `sample`."""
+    """Time every contestant once per round, and summarize; see `sample`."""
     sampled = sample(contestants, rounds, warmup, pause, on_round)
     return {name: timing(seconds) for name, seconds in sampled.items()}
 
@@ -64,16 +64,16 @@ def sample(
     pause: float = 0.005,
     on_round: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Return the seconds that every contestant took in each round, in an order drawn for each.
+    """Return the time of every contestant in each round, in seconds.
 
-    Before each turn is a pause, in which the idle threads of the one before stop spinning. Each
-    timed call follows an untimed one, so that a contestant meets its own data in the cache.
+    The order is random in each round. A pause before each measurement lets idle threads of the
+    previous contestant stop spinning. An untimed call before each timed call warms the cache.
 
     Args:
-        contestants: What to call, by name.
-        rounds: How often.
-        warmup: Untimed calls of each before the first round.
-        pause: Before each turn, in seconds.
+        contestants: Functions to call, by name.
+        rounds: Number of rounds.
+        warmup: Number of untimed calls of each contestant before the first round.
+        pause: Pause before each measurement, in seconds.
         on_round: Called after each round, for a progress bar.
     """
     for call in contestants.values():
@@ -96,20 +96,20 @@ def take_turns(
     rounds: int,
     on_round: Callable[[], object] = lambda: None,
 ) -> dict[str, list[T]]:
-    """Measure every contestant once a round, in an order drawn anew for each."""
+    """Measure every contestant once per round, in a random order."""
     order = list(contestants)
     shuffle = random.Random(0).shuffle
-    found: dict[str, list[T]] = {name: [] for name in contestants}
+    results: dict[str, list[T]] = {name: [] for name in contestants}
     for _ in range(rounds):
         shuffle(order)
         for name in order:
-            found[name].append(measure(contestants[name]))
+            results[name].append(measure(contestants[name]))
         on_round()
-    return found
+    return results
 
 
 def timing(seconds: Sequence[float]) -> Timing:
-    """Summarise what was measured."""
+    """Summarize measured times."""
     if len(seconds) < 2:
         return Timing(seconds[0], seconds[0], seconds[0], len(seconds))
     fifths = statistics.quantiles(seconds, n=5)
@@ -117,11 +117,11 @@ def timing(seconds: Sequence[float]) -> Timing:
 
 
 def ratio(seconds: Sequence[float], of: Sequence[float]) -> Ratio:
-    """Return the ratio of the medians, and how far it would move with other samples of the same.
+    """Return the ratio of the medians with its bootstrap interval.
 
     Args:
-        seconds: Of one contestant.
-        of: Of the contestant it is measured by; the very same sequence gives exactly one.
+        seconds: Times of a contestant.
+        of: Times of the baseline. The same sequence object gives a ratio of exactly 1.
     """
     value = statistics.median(seconds) / statistics.median(of)
     if seconds is of:

@@ -1,4 +1,4 @@
-"""The tensors of an engine: what it takes and gives, whether given ones fit, where they lie."""
+"""The inputs and outputs of an engine: description, checks and tensor addresses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ _DTYPES = {
 }
 
 _ALIGNMENT = 256
-"""Bytes to a multiple of which an address must be, as TensorRT's headers say."""
+"""Required alignment of tensor addresses in bytes, from TensorRT's headers."""
 
 
 class Bindings:
@@ -35,10 +35,10 @@ class Bindings:
     Attributes:
         inputs: Dtype of each input, by name.
         outputs: Dtype of each output, by name.
-        profiles: For each optimisation profile, the shapes it allows each input.
+        profiles: For each optimization profile, the shapes that it allows, by input.
 
     Raises:
-        NmnExportError: A tensor is not a plain array of a dtype that PyTorch has, on the GPU.
+        NmnExportError: A tensor is not a plain array on the GPU, of a dtype that PyTorch supports.
     """
 
     def __init__(self, engine: Any) -> None:
@@ -53,9 +53,9 @@ class Bindings:
         )
 
     def describe_inputs(self) -> list[Input]:
-        """Return what the engine takes by its first profile.
+        """Return the inputs of the engine according to its first profile.
 
-        A size that varies is named by its bounds, 1..8; the example is what it is tuned for.
+        A dynamic axis is named by its bounds, as in 1..8. The example is the opt shape.
         """
         described = []
         for name, shapes in self.profiles[0].items():
@@ -68,24 +68,24 @@ class Bindings:
     def fit(
         self, tensors: Mapping[str, Tensor], device: torch.device
     ) -> tuple[int, dict[str, Tensor]]:
-        """Return the profile that allows the tensors, and them as the engine can read them.
+        """Return the profile that allows the tensors, and the tensors in a layout for the engine.
 
         A tensor that is not contiguous, or lies at an address that is not a multiple of 256 bytes,
         is copied.
 
         Args:
-            tensors: By name.
-            device: Where they must lie.
+            tensors: Tensors by name.
+            device: The device that they must be on.
 
         Raises:
-            NmnExportError: One is missing, unknown, elsewhere, of another dtype or of a shape that
-                no profile allows.
+            NmnExportError: A tensor is missing, unknown, on another device, of another dtype or of
+                a shape that no profile allows.
         """
         if set(tensors) != set(self.inputs):
             raise NmnExportError(
                 f"The engine's inputs are {', '.join(self.inputs)}",
                 got=", ".join(tensors) or "none",
-                fix="Name the tensors so.",
+                fix="Use these names.",
             )
         for name, dtype in self.inputs.items():
             if tensors[name].dtype != dtype:
@@ -106,7 +106,7 @@ class Bindings:
         for i, profile in enumerate(self.profiles):
             if all(_allows(shapes, tensors[name].shape) for name, shapes in profile.items()):
                 return i
-        # With several profiles each input may fit one, and all of them none.
+        # With several profiles, each input may fit one although no profile fits all inputs.
         name = next(
             (n for n, shapes in self.profiles[0].items() if not _allows(shapes, tensors[n].shape)),
             next(iter(self.inputs)),
@@ -119,7 +119,7 @@ class Bindings:
         )
 
     def bind(self, context: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tell a context where its inputs lie, and allocate its outputs where it may write.
+        """Set the input addresses of a context, and allocate its outputs.
 
         Args:
             context: An `IExecutionContext` of the engine.
@@ -129,16 +129,16 @@ class Bindings:
             The outputs by name, on the device of the inputs, not yet written.
 
         Raises:
-            NmnExportError: TensorRT refuses a tensor, or cannot know an output's shape yet.
+            NmnExportError: TensorRT rejects a tensor, or cannot infer the shape of an output.
         """
         for name, tensor in tensors.items():
             if not (
                 context.set_input_shape(name, tuple(tensor.shape))
                 and context.set_tensor_address(name, tensor.data_ptr())
             ):
-                raise _refused(f"input '{name}' of shape {describe(tensor.shape)}")
+                raise _rejected(f"input '{name}' of shape {describe(tensor.shape)}")
         if unknown := context.infer_shapes():
-            raise _refused(f"no shape for {', '.join(unknown)}")
+            raise _rejected(f"no shape for {', '.join(unknown)}")
         device = next(iter(tensors.values())).device if tensors else None
         outputs = {}
         for name, dtype in self.outputs.items():
@@ -151,20 +151,20 @@ class Bindings:
                 )
             outputs[name] = torch.empty(shape, dtype=dtype, device=device)
             if not context.set_tensor_address(name, outputs[name].data_ptr()):
-                raise _refused(f"output '{name}' of shape {describe(shape)}")
+                raise _rejected(f"output '{name}' of shape {describe(shape)}")
         return outputs
 
 
 def describe(shape: Sequence[int]) -> str:
-    """Return a shape as 2x3; a size that is not known is a question mark."""
+    """Return a shape as text, as in 2x3, with a question mark for an unknown size."""
     return "x".join("?" if size < 0 else str(size) for size in shape) or "scalar"
 
 
-def _refused(what: str) -> NmnExportError:
+def _rejected(tensor: str) -> NmnExportError:
     return NmnExportError(
         "TensorRT must accept the tensors of a run",
-        got=what,
-        fix="Give tensors that are not empty.",
+        got=tensor,
+        fix="Use tensors that are not empty.",
     )
 
 

@@ -1,4 +1,4 @@
-"""An engine from its file, or one line on why it does not run here."""
+"""Open an engine file, or report in one line why it does not run on this machine."""
 
 import importlib.util
 import re
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nmn_export.engine.gpu import format_capability
 from nmn_export.engine.plugin_library import VARIABLE, find_plugin_library
 from nmn_export.engine.record import EngineRecord, read_record, record_path
 from nmn_export.engine.tensorrt_api import load_package, load_plugins, make_logger
@@ -16,22 +17,22 @@ from nmn_export.errors import NmnExportError
 from nmn_export.ops import OPS, PLUGIN_ATTRIBUTES
 
 _EXTRAS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
-"""Packages that run engines, in the order in which they are tried, and our extras with them."""
+"""Packages that run engines, in the order of preference, with the extras that install them."""
 
 _LONGEST = 300
-"""Characters of TensorRT's own words in an error."""
+"""Maximum length of a TensorRT message in an error."""
 
 
 @dataclass(frozen=True)
 class OpenEngine:
-    """An engine, and what has to live as long.
+    """An engine and the objects that must outlive it.
 
     Attributes:
         trt: The package that runs it.
-        runtime: Its `IRuntime`, which owns the plugins.
+        runtime: The `IRuntime`, which owns the plugins.
         engine: The `ICudaEngine`.
-        log: What it said.
-        record: What is known of it, or `None` without the JSON beside it.
+        log: The errors that TensorRT logged.
+        record: The record of the engine, or `None` without a JSON record.
     """
 
     trt: Any
@@ -42,35 +43,35 @@ class OpenEngine:
 
 
 class Log:
-    """Keeps what TensorRT says is wrong, for it raises nothing that would tell."""
+    """Collects TensorRT's error messages, which it logs instead of raising."""
 
     def __init__(self) -> None:
         self._errors: list[str] = []
 
     def __call__(self, severity: str, text: str) -> None:
-        """Take a message; severity in capitals."""
+        """Log a message. The severity is in capitals."""
         if severity.endswith("ERROR"):
             self._errors.append(" ".join(text.split())[:_LONGEST])
 
     def take(self) -> str:
-        """Return the first error since the last time; those behind it are its consequences."""
-        told = self._errors[0] if self._errors else "no reason that TensorRT would give"
+        """Return the first error since the last call; later ones are its consequences."""
+        message = self._errors[0] if self._errors else "no reason from TensorRT"
         self._errors.clear()
-        return told
+        return message
 
 
 def open_engine(path: Path, plugin_library: Path | None, device: int) -> OpenEngine:
-    """Open an engine: the file first, then the machine, then TensorRT.
+    """Open an engine. Check the file first, then the GPU, then TensorRT.
 
     Args:
-        path: The engine. The JSON beside it says with what it was built; without that, what is
-            installed is tried.
-        plugin_library: Library of its plugin layers; see `find_plugin_library` if `None`.
+        path: The engine. Its JSON record specifies the package that built it. Without a record, the
+            installed packages are tried.
+        plugin_library: Path of the plugin library; see `find_plugin_library` for `None`.
         device: Number of the GPU.
 
     Raises:
-        NmnExportError: The file is missing or damaged, there is no GPU, TensorRT is another than
-            the one it was built with, or it cannot load the engine.
+        NmnExportError: The file is missing or damaged, there is no GPU, TensorRT is another
+            version than the one that built the engine, or it cannot load the engine.
     """
     if not path.is_file():
         raise NmnExportError(
@@ -93,19 +94,19 @@ def open_engine(path: Path, plugin_library: Path | None, device: int) -> OpenEng
     return OpenEngine(trt, runtime, engine, log, record)
 
 
-def need_gpu(what: str, device: int = 0) -> None:
-    """Raise unless PyTorch sees the GPU of this number; `what` needs it."""
+def need_gpu(user: str, device: int = 0) -> None:
+    """Raise an error unless PyTorch can use this GPU, which `user` needs."""
     if not torch.cuda.is_available():
         raise NmnExportError(
-            f"{what} needs a machine with an NVIDIA GPU and a CUDA build of PyTorch",
+            f"{user} needs a machine with an NVIDIA GPU and a CUDA build of PyTorch",
             got=f"no GPU that PyTorch {torch.__version__} can use",
-            fix="Run it there; `nmn-export inspect` needs no GPU.",
+            fix="Run it on such a machine; `nmn-export inspect` needs no GPU.",
         )
     if device >= torch.cuda.device_count():
         raise NmnExportError(
-            f"GPUs here are numbered from 0 to {torch.cuda.device_count() - 1}",
+            f"The GPUs of this machine are numbered from 0 to {torch.cuda.device_count() - 1}",
             got=device,
-            fix="Name one of them.",
+            fix="Use one of these numbers.",
         )
 
 
@@ -123,15 +124,15 @@ def _package_for(record: EngineRecord | None) -> str:
 
 
 def _check_version(record: EngineRecord, version: str) -> None:
-    """Engines run in the very version that built them, or if they hold a plugin in later ones."""
+    """Check the version: the one that built the engine, or later for an embedded plugin."""
     package, built = record.tensorrt_package, record.tensorrt
-    # `tensorrt` holds plugins in version-compatible engines only; `tensorrt_rtx` has none of these.
+    # With `tensorrt`, an engine with an embedded plugin is version-compatible.
     later = package == "tensorrt" and record.plugin.embedded and _parts(version) >= _parts(built)
     if version != built and not later:
         raise NmnExportError(
             "An engine runs in the version of TensorRT that built it",
             got=f"{package} {version} here and {built} in the engine",
-            fix=f"Build it again here, or run: pip install '{package}=={built}'",
+            fix=f"Build it again on this machine, or run: pip install '{package}=={built}'",
         )
 
 
@@ -142,7 +143,7 @@ def _parts(version: str) -> list[int]:
 def _provide_plugins(
     trt: Any, runtime: Any, record: EngineRecord | None, library: Path | None, device: int
 ) -> None:
-    """Register the plugins, unless the engine holds them or needs none."""
+    """Register the plugins, unless they are embedded or not needed."""
     if record is None:
         found = find_plugin_library(library)
         if found is not None:
@@ -158,20 +159,20 @@ def _provide_plugins(
         raise NmnExportError(
             f"{record.plugin.layers} layers of this engine need the plugins {_plugins(OPS)}",
             got="no plugin library",
-            fix=f"Build it with `make plugin`, or name it with --plugin-library or {VARIABLE}.",
+            fix=f"Build it with `make plugin`, or specify it with --plugin-library or {VARIABLE}.",
         )
     if found.version != record.plugin.version:
         raise NmnExportError(
             "The plugin library must be of the version that the engine was built with",
             got=f"{found.version} in '{found.path}' and {record.plugin.version} in the engine",
-            fix="Build the engine again, or name the other library with --plugin-library.",
+            fix="Build the engine again, or specify the other library with --plugin-library.",
         )
     major, minor = torch.cuda.get_device_capability(device)
     if not found.runs_on(10 * major + minor):
         raise NmnExportError(
             "The plugin library must have kernels for this GPU",
             got=f"capability {major}.{minor}, and kernels for "
-            + ", ".join(f"{c // 10}.{c % 10}" for c in found.capabilities),
+            + ", ".join(format_capability(c) for c in found.capabilities),
             fix="Build the library again with kernels for this GPU.",
         )
     _check_registered(found.path, load_plugins(trt, runtime, str(found.path)))
@@ -195,7 +196,7 @@ def _plugins(names: Iterable[str]) -> str:
 
 
 def _check_validity(trt: Any, runtime: Any, plan: bytes, device: int, log: Log) -> None:
-    """Ask the package whether it would run the engine, if it can be asked."""
+    """Check the engine with `get_engine_validity`, if the package has it."""
     if not hasattr(runtime, "get_engine_validity"):
         return
     validity, diagnostics = runtime.get_engine_validity(plan[: runtime.engine_header_size])
@@ -203,18 +204,18 @@ def _check_validity(trt: Any, runtime: Any, plan: bytes, device: int, log: Log) 
         return
     flags = trt.EngineInvalidityDiagnostics.__members__
     reasons = [name for name, flag in flags.items() if diagnostics & int(flag)]
-    told = ", ".join(reasons).lower().replace("_", " ") or log.take()
+    details = ", ".join(reasons).lower().replace("_", " ") or log.take()
     gpu = ".".join(map(str, torch.cuda.get_device_capability(device)))
     raise NmnExportError(
         f"{trt.__name__} {trt.__version__} must be able to run the engine on this GPU",
-        got=f"{told} (capability {gpu})",
+        got=f"{details} (capability {gpu})",
         fix="Build it again on this machine, or for this capability.",
     )
 
 
-def _unloadable(trt: Any, told: str) -> NmnExportError:
-    if re.search(r"plugin", told, re.IGNORECASE):
-        fix = "Name the library that has this plugin with --plugin-library."
+def _unloadable(trt: Any, message: str) -> NmnExportError:
+    if re.search(r"plugin", message, re.IGNORECASE):
+        fix = "Specify the library that has this plugin with --plugin-library."
     else:
         fix = "Build it again on this machine; the file may be damaged, or for another GPU."
-    return NmnExportError(f"{trt.__name__} must be able to load the engine", got=told, fix=fix)
+    return NmnExportError(f"{trt.__name__} must be able to load the engine", got=message, fix=fix)

@@ -1,6 +1,5 @@
 """Inputs of a file: their shapes and dtypes, checks of given arrays, and random arrays."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import numpy as np
 import onnx
 
 from nmn_export.errors import NmnExportError
-from nmn_export.graph.file import EXAMPLE_SHAPES
+from nmn_export.graph.file import example_shapes, invalid_example_shapes
 from nmn_export.runtime.arrays import Arrays
 
 
@@ -42,7 +41,7 @@ class Input:
 
 def inputs_of(model: onnx.ModelProto) -> list[Input]:
     """Return the inputs of a model. Dynamic sizes have the example of the export, or 2."""
-    examples = _examples(model)
+    examples = example_shapes(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = []
     for value in model.graph.input:
@@ -53,30 +52,10 @@ def inputs_of(model: onnx.ModelProto) -> list[Input]:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         example = tuple(examples.get(value.name, sizes))
         if len(example) != len(shape):
-            raise _not_shapes(f"{len(example)} sizes for '{value.name}', which has {len(shape)}")
+            got = f"{len(example)} sizes for '{value.name}', which has {len(shape)}"
+            raise invalid_example_shapes(got)
         inputs.append(Input(value.name, shape, dtype, example))
     return inputs
-
-
-def _examples(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Return the shapes that a model was exported with by input; none if the file has none."""
-    stored = next((p.value for p in model.metadata_props if p.key == EXAMPLE_SHAPES), "{}")
-    try:
-        examples = json.loads(stored)
-        whole = all(type(d) is int and d >= 0 for shape in examples.values() for d in shape)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise _not_shapes(f"'{stored[:80]}'") from error
-    if not whole:
-        raise _not_shapes(f"'{stored[:80]}'")
-    return examples  # type: ignore[no-any-return]
-
-
-def _not_shapes(got: str) -> NmnExportError:
-    return NmnExportError(
-        f"The metadata '{EXAMPLE_SHAPES}' must be a shape for each input",
-        got=got,
-        fix="The file was modified. Export it again.",
-    )
 
 
 def draw(inputs: Sequence[Input], seed: int) -> Arrays:

@@ -1,4 +1,4 @@
-"""TensorRT: an engine on a GPU, with PyTorch's tensors going in and out."""
+"""TensorRT: run an engine on a GPU, with PyTorch tensors as inputs and outputs."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmn_export.engine.record import is_engine as is_engine  # noqa: PLC0414 - for others
+from nmn_export.engine.record import is_engine as is_engine  # noqa: PLC0414 - re-exported
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.file import METADATA_PREFIX
 from nmn_export.runtime.arrays import Arrays, to_numpy, to_torch
@@ -17,28 +17,28 @@ from nmn_export.runtime.engine_file import OpenEngine, open_engine
 from nmn_export.runtime.inputs import Input, check
 
 _GRAPHS = 8
-"""CUDA graphs that a runner keeps; each holds an execution context with its memory."""
+"""Maximum number of cached CUDA graphs; each has an execution context with its own memory."""
 
 
 class TensorRtRunner:
-    """An engine in the TensorRT that built it.
+    """Runs an engine in the version of TensorRT that built it.
 
-    An engine is code: run those whose origin you trust. A runner is for one thread at a time.
+    An engine contains code: run engines from trusted sources only. A runner is not thread-safe.
 
     Args:
-        path: A file that `nmn-export build` wrote, with its JSON beside it.
-        cuda_graph: Capture the run once for each set of input shapes, and replay it. The host then
-            has one launch to make instead of one for each kernel.
+        path: A file written by `nmn-export build`, with its JSON record in the same folder.
+        cuda_graph: Capture a CUDA graph for each set of input shapes, and replay it. The host then
+            launches once per run instead of once per kernel.
         plugin_library: Library of the plugin layers; see `find_plugin_library` if `None`.
         device: Number of the GPU.
 
     Attributes:
         name: The package that runs the engine, `tensorrt` or `tensorrt_rtx`.
-        record: What is known of it, or `None` without the JSON beside it.
-        stream: The CUDA stream on which it runs.
+        record: The record of the engine, or `None` without a JSON record.
+        stream: The CUDA stream that the engine runs on.
 
     Raises:
-        NmnExportError: The engine does not run here; see `open_engine`.
+        NmnExportError: The engine does not run on this machine; see `open_engine`.
     """
 
     def __init__(
@@ -61,36 +61,36 @@ class TensorRtRunner:
 
     @property
     def origin(self) -> dict[str, str]:
-        """What the ONNX file said of where it came from, as far as it is known."""
+        """Export metadata of the ONNX file that the engine was built from, if known."""
         metadata = {} if self.record is None else self.record.model_metadata
         return {key.removeprefix(METADATA_PREFIX): value for key, value in metadata.items()}
 
     @property
     def inputs(self) -> list[Input]:
-        """What the engine takes; a size that varies is named by its bounds."""
+        """The inputs of the engine. A dynamic axis is named by its bounds."""
         return self._bindings.describe_inputs()
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs by name.
 
         Raises:
-            NmnExportError: The inputs do not fit.
+            NmnExportError: The inputs do not match the engine.
         """
         check(self.inputs, inputs)
         tensors = {name: to_torch(array).to(self.device) for name, array in inputs.items()}
         return {name: to_numpy(tensor) for name, tensor in self.infer(tensors).items()}
 
     def infer(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the outputs by name, on the GPU; nothing goes through the host.
+        """Return the outputs by name, on the GPU, without copies to the host.
 
-        The run is enqueued behind what the caller's current stream has to do, and what is enqueued
-        there later waits for it, as if it had run there. The caller owns the outputs.
+        The run is ordered with the caller's current stream: it waits for earlier work on that
+        stream, and later work waits for it. The caller owns the outputs.
 
         Args:
             tensors: The inputs by name, on the runner's GPU.
 
         Raises:
-            NmnExportError: They do not fit.
+            NmnExportError: They do not match the engine.
         """
         profile, inputs = self._bindings.fit(tensors, self.device)
         caller = torch.cuda.current_stream(self.device)
@@ -100,7 +100,7 @@ class TensorRtRunner:
                 self._replay(profile, inputs) if self._cuda_graph else self._once(profile, inputs)
             )
         caller.wait_stream(self.stream)
-        # The allocator gives memory away again when the stream it was made on is done with it.
+        # Keeps the allocator from reusing the memory before both streams are done with it.
         for tensor in inputs.values():
             tensor.record_stream(self.stream)
         for tensor in outputs.values():
@@ -108,22 +108,22 @@ class TensorRtRunner:
         return outputs
 
     def launcher(self, tensors: Mapping[str, Tensor]) -> "Launch":
-        """Return a call that runs the engine once more on the same inputs, where they lie.
+        """Return a callable that runs the engine on the same inputs, in place.
 
         Args:
-            tensors: As `infer` takes them.
+            tensors: Inputs as for `infer`.
         """
         profile, inputs = self._bindings.fit(tensors, self.device)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
-            launch = self._bound(self._new_context(profile, settled=True), inputs)
+            launch = self._bound(self._new_context(profile, eager=True), inputs)
             if self._cuda_graph:
                 launch.capture()
         return launch
 
     def _once(self, profile: int, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         if profile not in self._contexts:
-            self._contexts[profile] = self._new_context(profile, settled=False)
+            self._contexts[profile] = self._new_context(profile, eager=False)
         launch = self._bound(self._contexts[profile], inputs)
         launch()
         return launch.outputs
@@ -135,7 +135,7 @@ class TensorRtRunner:
                 self.stream.synchronize()  # the oldest may still be running
                 self._launches.popitem(last=False)
             copies = {name: tensor.clone() for name, tensor in inputs.items()}
-            launch = self._bound(self._new_context(profile, settled=True), copies)
+            launch = self._bound(self._new_context(profile, eager=True), copies)
             launch.capture()
             self._launches[key] = launch
         self._launches.move_to_end(key)
@@ -149,17 +149,17 @@ class TensorRtRunner:
         outputs = self._bindings.bind(context, inputs)
         return Launch(self._open, context, inputs, outputs, self.stream)
 
-    def _new_context(self, profile: int, settled: bool) -> Any:
+    def _new_context(self, profile: int, eager: bool) -> Any:
         """Return an execution context.
 
         Args:
             profile: Number of its optimisation profile.
-            settled: Have the kernels for a shape compiled before the first run on it, and not
-                beside the first runs; this is `tensorrt_rtx`, which compiles where it runs.
+            eager: Compile the kernels for a shape before its first run, not in the background of
+                the first runs. Affects `tensorrt_rtx` only, which compiles at run time.
         """
         trt, engine = self._open.trt, self._open.engine
         strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
-        if settled and strategies is not None:
+        if eager and strategies is not None:
             config = engine.create_runtime_config()
             config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
             context = engine.create_execution_context(config)
@@ -173,14 +173,14 @@ class TensorRtRunner:
 
 
 class Launch:
-    """A run with its tensors in place: each call enqueues it once more.
+    """A run with fixed tensors. Each call enqueues it.
 
-    Its stream must be the current one when it is called.
+    Its stream must be the current stream during a call.
 
     Attributes:
-        inputs: Where it reads.
-        outputs: Where it writes.
-        stream: On which it runs.
+        inputs: The tensors that are read.
+        outputs: The tensors that are written.
+        stream: The stream of the run.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Launch:
         """Enqueue a run.
 
         Raises:
-            NmnExportError: TensorRT refuses.
+            NmnExportError: TensorRT fails to enqueue it.
         """
         if self._graph is not None:
             self._graph.replay()
@@ -207,14 +207,14 @@ class Launch:
             raise _failed("run the engine", self._open)
 
     def capture(self) -> None:
-        """Record a run as a CUDA graph, which calls replay from then on.
+        """Capture a CUDA graph, which later calls replay.
 
         The context must not be used for anything else afterwards.
 
         Raises:
-            NmnExportError: The engine cannot be recorded.
+            NmnExportError: The engine cannot be captured.
         """
-        # What TensorRT puts off until a shape is first run cannot be recorded.
+        # TensorRT defers some work to the first run of a shape, which cannot be captured.
         self()
         self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -223,16 +223,16 @@ class Launch:
                 self()
         except (NmnExportError, RuntimeError) as error:
             raise NmnExportError(
-                "An engine can be captured as a CUDA graph if its run is the same every time",
+                "An engine can be captured as a CUDA graph only if every run is the same",
                 got=error.got if isinstance(error, NmnExportError) else str(error).splitlines()[0],
                 fix="Run it without a CUDA graph.",
             ) from error
         self._graph = graph
 
 
-def _failed(what: str, opened: OpenEngine) -> NmnExportError:
+def _failed(action: str, opened: OpenEngine) -> NmnExportError:
     return NmnExportError(
-        f"{opened.trt.__name__} must be able to {what}",
+        f"{opened.trt.__name__} must be able to {action}",
         got=opened.log.take(),
-        fix="If memory is short, give smaller inputs or end other programs on the GPU.",
+        fix="If GPU memory is low, use smaller inputs or end other programs on the GPU.",
     )

@@ -13,7 +13,7 @@ from torch import nn
 import nmn_export.graph.file
 from nmn_export import BuilderOptions, CheckError, NmnExportError, build, export
 from nmn_export.engine.plugin_library import find_plugin_library
-from nmn_export.engine.protocol import Message, Step
+from nmn_export.engine.process.messages import Message, Step
 from nmn_export.engine.record import read_record
 from nmn_export.layers import YatConv2d, YatDense
 from tests.cases import CONV_CASES, DENSE_CASES
@@ -201,7 +201,7 @@ def test_what_only_the_plugin_finds_out_is_decomposed_and_said(small_file, tmp_p
     record = build(small_file, tmp_path / "e.engine", **options).record
     assert (record.plugin.layers, record.plugin.decomposed) == (0, 2)
     assert "must be smaller than 2^31" in record.plugin.reasons["yat_conv"]
-    with pytest.raises(CheckError, match=r"require wants .* smaller than 2\^31"):
+    with pytest.raises(CheckError, match=r"require requires .* smaller than 2\^31"):
         build(small_file, tmp_path / "f.engine", plugin="require", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.engine", "e.engine.json"]
 

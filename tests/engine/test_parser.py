@@ -10,7 +10,7 @@ from onnx import helper
 
 from nmn_export import export
 from nmn_export.engine.plugin_library import find_plugin_library
-from nmn_export.engine.process import _environment
+from nmn_export.engine.process.client import _environment
 from nmn_export.layers import YatConv2d
 
 PARSE = """

@@ -12,7 +12,7 @@ import pytest
 
 import nmn_export.engine.build
 from nmn_export import NmnExportError, build
-from nmn_export.engine.process import BuildProcess
+from nmn_export.engine.process.client import BuildProcess
 
 ABORTING = """
 import ctypes
@@ -36,14 +36,14 @@ class ILogger:
 
 WRONG_PACKAGES = {
     "that aborts": (ABORTING, "got signal SIGABRT (terminate called without an active exception)"),
-    "without a GPU": (WITHOUT_GPU, "builds on the GPU that it builds for; got no GPU that it can"),
+    "without a GPU": (WITHOUT_GPU, "needs the GPU that it builds for; got no GPU that it can"),
     "without libraries": (
         "raise ImportError('libnvinfer.so.11: cannot open')",
         "got libnvinfer.so",
     ),
     "that is empty": ("", "The package tensorrt must be complete; got module 'tensorrt' has no"),
     "with an error in it": ("1 / 0", "got exit code 1 (ZeroDivisionError: division by zero)"),
-    "that ends": ("import os; os._exit(3)", "must live until it is built; got exit code 3."),
+    "that ends": ("import os; os._exit(3)", "must not end before it is built; got exit code 3."),
 }
 
 
@@ -168,6 +168,17 @@ def test_there_is_no_room_for_the_engine(small_file, files, temporary, monkeypat
     assert not [*files.iterdir(), *temporary.iterdir()]
 
 
+def test_another_disk_error_is_reported_as_what_it_is(small_file, files, temporary, monkeypatch):
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("nmn_export.engine.output.shutil.move", broken)
+    with pytest.raises(NmnExportError, match=r"be written; got .*Input/output error") as caught:
+        build(small_file, files / "e.engine", compute_capabilities=[89])
+    assert "room" not in str(caught.value)
+    assert not [*files.iterdir(), *temporary.iterdir()]
+
+
 def test_there_is_no_room_for_the_model(small_file, files, temporary, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -189,7 +200,10 @@ def test_there_is_no_room_for_what_tensorrt_built(small_file, files, temporary):
             build(small_file, files / "f.engine", **options)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert f"'{temporary}' (File too large). Make room, or name another in" in str(caught.value)
+    assert (
+        f"'{temporary}' (File too large). Free some space, or set the environment variable TMPDIR"
+        in str(caught.value)
+    )
     assert not list(temporary.iterdir())
     assert len(list(files.iterdir())) == 2
 
@@ -202,7 +216,7 @@ def test_a_folder_that_the_linker_cannot_be_told_of_is_refused(
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr("tempfile.tempdir", None)
-    with pytest.raises(NmnExportError, match="must have no : and no ; in its path") as caught:
+    with pytest.raises(NmnExportError, match="must not contain : or ;") as caught:
         build(small_file, files / "e.engine", compute_capabilities=[89])
     assert "TMPDIR" in str(caught.value)
     assert not [*files.iterdir(), *folder.iterdir()]

@@ -31,20 +31,23 @@ def test_an_engine_that_has_changed_is_told(engine):
     with engine.open("r+b") as stream:
         stream.seek(1000)
         stream.write(b"corrupt")
-    with pytest.raises(NmnExportError, match="must be as it was built"):
+    with pytest.raises(NmnExportError, match="must not change after it was built"):
         read_record(engine)
 
 
 def test_an_engine_that_is_cut_off_is_told(engine):
     with engine.open("r+b") as stream:
         stream.truncate(1000)
-    with pytest.raises(NmnExportError, match=r"must be as it was built; got .* 1000 bytes"):
+    with pytest.raises(NmnExportError, match=r"after it was built; got .* 1000 bytes"):
         read_record(engine)
 
 
 def test_both_files_are_needed(engine):
     record_path(engine).unlink()
-    with pytest.raises(NmnExportError, match=r"beside its record; got no file '.*\.engine\.json'"):
+    with pytest.raises(
+        NmnExportError,
+        match=r"its record must be in the same folder; got no file '.*\.engine\.json'",
+    ):
         read_record(engine)
     engine.unlink()
     with pytest.raises(NmnExportError, match=r"got no file '.*\.engine'"):
@@ -69,9 +72,9 @@ EDITS = {
     "bool for a number": ({"plugin": {"layers": True}}, "got plugin.layers is True"),
     "shapes": ({"profile": {"x": {"min": [1], "opt": [1]}}}, "got profile.x lacks 'max'"),
     "engine layers": ({"engine_layers": [1]}, "got engine_layers[0] is 1"),
-    "other counts": ({"layer_counts": {"A": 5}}, "got layer_counts, which disagrees"),
-    "plugin layers": ({"plugin": {"layers": 8}}, "got plugin.layers, which disagrees"),
-    "decomposed": ({"plugin": {"decomposed": 5}}, "got plugin.decomposed, which disagrees"),
+    "other counts": ({"layer_counts": {"A": 5}}, "got layer_counts, which contradicts"),
+    "plugin layers": ({"plugin": {"layers": 8}}, "got plugin.layers, which contradicts"),
+    "decomposed": ({"plugin": {"decomposed": 5}}, "got plugin.decomposed, which contradicts"),
 }
 
 

@@ -75,13 +75,19 @@ def test_a_batch_of_which_nothing_is_said_may_be_one_to_eight(examples, expected
     assert found.opt[1:] == (3, 8, 8)
 
 
-@pytest.mark.parametrize("stored", ['{"x": "oops"', '{"x": "y"}', "[]", "null", '{"x": [0]}', "["])
+@pytest.mark.parametrize("stored", ['{"x": "oops"', '{"x": "y"}', "[]", "null", "["])
 def test_metadata_that_is_damaged_is_told(stored):
     proto = model(**IMAGE)
     proto.metadata_props.add(key=EXAMPLE_SHAPES, value=stored)
-    with pytest.raises(NmnExportError, match="is JSON with a shape for each input; got") as caught:
+    with pytest.raises(NmnExportError, match="must be a shape for each input; got") as caught:
         ranges(proto, {})
     assert stored in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [[0], [0, 3, 8, 8]])
+def test_example_shapes_that_do_not_fit_the_input_are_reported(shape):
+    with pytest.raises(NmnExportError, match=r"must be a shape for each input; got 0.* for 'x'"):
+        ranges(model({"x": shape}, **IMAGE), {})
 
 
 def test_an_input_without_dynamic_axes_needs_nothing():
@@ -102,15 +108,27 @@ WRONG = {
     "fixed axis": (IMAGE, {"x": (1, 4, 8, 8)}, "has shape batchx3x8x8; got min shape 1x4x8x8"),
     "size zero": (IMAGE, {"x": ((0, 3, 8, 8), SMALL, SMALL)}, "got min shape 0x3x8x8"),
     "huge size": (IMAGE, {"x": (SMALL, SMALL, (2**31, 3, 8, 8))}, "got max shape 2147483648x3"),
-    "order": (IMAGE, {"x": (SMALL, LARGE, MIDDLE)}, "go up from min over opt to max; got 1x3x8x8"),
+    "order": (IMAGE, {"x": (SMALL, LARGE, MIDDLE)}, "must satisfy min <= opt <= max; got 1x3x8x8"),
     "form": (IMAGE, {"x": (SMALL, LARGE)}, "are one shape, or min, opt and max"),
-    "nothing said": (TWO, {}, "no shapes for input 'y', whose axes 0 (batch), 1 (length) vary"),
-    "nothing said of an axis": ({"x": [1, "n"]}, {}, "no shapes for input 'x', whose axes 1 (n)"),
-    "unnamed axis": ({"x": [1, None]}, {}, "no shapes for input 'x', whose axes 1 (axis 1)"),
+    "nothing said": (
+        TWO,
+        {},
+        "input 'y' with the dynamic axes 0 (batch), 1 (length)",
+    ),
+    "nothing said of an axis": (
+        {"x": [1, "n"]},
+        {},
+        "input 'x' with the dynamic axes 1 (n)",
+    ),
+    "unnamed axis": (
+        {"x": [1, None]},
+        {},
+        "input 'x' with the dynamic axes 1 (axis 1)",
+    ),
     "one name, two sizes": (
         TWO,
         {"x": (1, 3), "y": (2, 3)},
-        "Axes named 'batch' have the same sizes in min, opt and max; got (1, 1, 1) for input 'x'",
+        "'batch' must have the same sizes in min, opt and max; got (1, 1, 1) for input 'x'",
     ),
 }
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from nmn_export import check, export
 from nmn_export.adapt import adapt
-from nmn_export.engine.prepare import name_nodes, prepare_for_plugin
+from nmn_export.engine.graph.nodes import name_nodes
+from nmn_export.engine.graph.weights import prepare_for_plugin
 from nmn_export.layers import YatConv2d, YatDense, YatLayer
 from nmn_export.report.inspect import inspect_model
 

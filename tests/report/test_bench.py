@@ -138,7 +138,7 @@ def test_without_a_gpu_it_says_so(files):
 
 def test_a_cpu_and_a_gpu_are_not_compared(files):
     told = refusal(request_of(files, "ours.onnx", "m.engine", provider="cpu"))
-    assert "run on one processor; got --provider cpu and the engine" in told
+    assert "must run on the same processor; got --provider cpu and the engine" in told
 
 
 def test_no_round_is_no_benchmark(files):
@@ -148,7 +148,7 @@ def test_no_round_is_no_benchmark(files):
 @pytest.mark.parametrize("tolerance", [-1.0, math.nan])
 def test_a_tolerance_that_nothing_is_within_is_refused(files, tolerance):
     request = BenchRequest((files / "ours.onnx",), tolerance=tolerance)
-    assert f"is an error, 0 or more; got {tolerance}" in refusal(request)
+    assert f"--tolerance must be 0 or more; got {tolerance}" in refusal(request)
 
 
 def contestant(name: str, *inputs: Input) -> Contestant:

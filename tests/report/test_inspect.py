@@ -9,7 +9,7 @@ import pytest
 from nmn_export import NmnExportError
 from nmn_export.engine.build import build
 from nmn_export.engine.plugin_library import find_plugin_library
-from nmn_export.engine.protocol import Layer
+from nmn_export.engine.process.messages import Layer
 from nmn_export.engine.record import FileRecord, PluginRecord, read_record
 from nmn_export.graph.file import load
 from nmn_export.report.doctor import Finding, examine
@@ -67,7 +67,7 @@ def test_shapes_that_do_not_fit_are_told(small_file, monkeypatch):
         raise onnx.shape_inference.InferenceError("9 vs 8\n(op: Gemm)")
 
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", refuse)
-    with pytest.raises(NmnExportError, match="The shapes in a file must fit together; got 9 vs 8"):
+    with pytest.raises(NmnExportError, match="The shapes in a file must be consistent; got 9 vs 8"):
         inspect_model(load(small_file))
 
 
@@ -105,7 +105,7 @@ def test_an_engine_is_told_from_its_record(engine):
     assert facts["built with"].startswith("tensorrt_rtx 1.")
     assert facts["runs on"] == "compute capability 8.6, 8.9"
     assert facts["float32 products"] == "no TF32"
-    assert (facts["ⵟ ops in the plugin"], facts["ⵟ ops of standard ops"]) == ("0", "2")
+    assert (facts["ⵟ ops in the plugin"], facts["ⵟ ops decomposed"]) == ("0", "2")
     assert "plugin library" not in facts
     assert facts["input"] == "x float32 ?x3x10x10, 1x3x10x10 to 8x3x10x10, tuned for 2x3x10x10"
     assert facts["output"] == "output float32 ?x5"
@@ -121,7 +121,7 @@ def test_plugin_layers_and_reasons_are_told(engine):
     facts = engine_facts(dataclasses.replace(record, plugin=plugin, layers=layers))
     assert ("ⵟ ops in the plugin", "1: yat_conv") in facts
     assert ("", "head: it is too wide") in facts
-    assert ("plugin library", "libnmn_plugin.so 0.1.0, needed beside the engine") in facts
+    assert ("plugin library", "libnmn_plugin.so 0.1.0, needed next to the engine") in facts
     within = dataclasses.replace(record, plugin=dataclasses.replace(plugin, embedded=True))
     assert ("plugin library", "libnmn_plugin.so 0.1.0, in the engine") in engine_facts(within)
 

@@ -83,9 +83,9 @@ def test_then_it_has_to_be_as_it_was_built(engine):
     content = bytearray(engine.read_bytes())
     content[len(content) // 2] ^= 1
     engine.write_bytes(content)
-    assert "An engine must be as it was built" in refusal(engine)
+    assert "An engine must not change after it was built" in refusal(engine)
     engine.write_bytes(content[:1000])
-    assert "1000 bytes, whose hash is not the one" in refusal(engine)
+    assert "1000 bytes, whose hash differs from that" in refusal(engine)
 
 
 def test_and_its_record_has_to_be_one(engine):
@@ -283,7 +283,7 @@ def test_a_plugin_that_tensorrt_misses_is_told_by_name():
     words = "Cannot find plugin: YatDense, version: 1, namespace: ai.nmn."
     told = str(engine_file._unloadable(types.SimpleNamespace(__name__="tensorrt"), words))
     assert words in told
-    assert "Name the library that has this plugin with --plugin-library" in told
+    assert "Specify the library that has this plugin with --plugin-library" in told
 
 
 def test_the_first_error_is_told_and_later_ones_are_its_consequences():
@@ -292,4 +292,4 @@ def test_the_first_error_is_told_and_later_ones_are_its_consequences():
     log("ERROR", "no driver\n  at all")
     log("INTERNAL_ERROR", "no context")
     assert log.take() == "no driver at all"
-    assert log.take() == "no reason that TensorRT would give"
+    assert log.take() == "no reason from TensorRT"

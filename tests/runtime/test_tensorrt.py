@@ -129,7 +129,7 @@ def test_only_the_graphs_used_last_are_kept(runner_of, gpu, monkeypatch):
     assert len(runner._launches) == 2
 
 
-def test_kernels_for_a_shape_are_settled_before_a_graph_is_made_of_them(runner_of):
+def test_kernels_for_a_shape_are_compiled_before_a_graph_is_captured(runner_of):
     engine = Engine()
     runner_of(engine, Rtx, cuda_graph=True).infer({"x": torch.ones(2, 4)})
     runner_of(engine, Rtx).infer({"x": torch.ones(2, 4)})

@@ -8,15 +8,11 @@ import torch
 from onnx import TensorProto, helper
 
 from nmn_export import NmnExportError
-from nmn_export.engine.prepare import (
-    check_nodes,
-    decompose,
-    name_nodes,
-    prepare_for_plugin,
-    yat_nodes,
-)
+from nmn_export.engine.graph.decomposition import decompose
+from nmn_export.engine.graph.nodes import check_nodes, name_nodes, yat_nodes
+from nmn_export.engine.graph.weights import PREPARE, prepare_for_plugin
 from nmn_export.graph.file import load
-from nmn_export.ops import DOMAIN
+from nmn_export.ops import DOMAIN, OPS
 from nmn_export.runtime.arrays import to_torch
 from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
@@ -101,6 +97,10 @@ def test_planes_add_up_to_the_weight(dtype, precision, planes):
     torch.testing.assert_close(values[1], norms)
     torch.testing.assert_close(values[2], bias.float().expand(11))
     assert list(graph.graph.initializers) == [v.name for v in parts]
+
+
+def test_every_op_has_its_weight_preparation():
+    assert PREPARE.keys() == OPS.keys()
 
 
 def test_a_spherical_op_has_the_scales_of_its_columns_too():

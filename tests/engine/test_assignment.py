@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from nmn_export import CheckError, NmnExportError, build, export
-from nmn_export.engine.divide import Division
+from nmn_export.engine.graph.assignment import PluginAssignment
 from nmn_export.engine.plugin_library import find_plugin_library
-from nmn_export.engine.protocol import Network
+from nmn_export.engine.process.messages import Network
 from nmn_export.layers import YatDense
 
 
@@ -50,12 +50,12 @@ def test_names_of_layers_and_of_constants_do_not_collide(net, divided, tmp_path)
 
 def test_advice_about_a_layer_that_is_none_goes_with_the_mode():
     for mode, kind, advice in (
-        ("require", CheckError, "or say --plugin auto"),
-        ("auto", NmnExportError, "Say --plugin off to"),
+        ("require", CheckError, "or use --plugin auto"),
+        ("auto", NmnExportError, "Use --plugin off to"),
     ):
-        division = Division(mode, frozenset({"a", "b"}), {}, find_plugin_library())
+        assignment = PluginAssignment(mode, frozenset({"a", "b"}), {}, find_plugin_library())
         with pytest.raises(kind, match=r"got 'a'.*made no plugin layer of it") as caught:
-            division.count(Network([], [], []), embedded=False)
+            assignment.count(Network([], [], []), embedded=False)
         assert advice in str(caught.value)
         assert ("--plugin require" in str(caught.value)) == (mode == "require")
 
@@ -69,5 +69,5 @@ def test_a_file_without_bodies_builds_only_with_the_plugin(small_file, tmp_path,
     if plugin == "auto":
         assert build(tmp_path / "m.onnx", tmp_path / "e.engine", **options).record.plugin.layers
         return
-    with pytest.raises(NmnExportError, match="carries the definition of every ⵟ op that the pl"):
+    with pytest.raises(NmnExportError, match="must define a function for every ⵟ op that the pl"):
         build(tmp_path / "m.onnx", tmp_path / "e.engine", **options)

@@ -1,4 +1,4 @@
-"""The process that builds, seen from the one that wants an engine."""
+"""The parent's side of the builder process: start it, send the request, receive the messages."""
 
 import contextlib
 import importlib.util
@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from nmn_export.engine import protocol
-from nmn_export.engine.protocol import (
+from nmn_export.engine.process import messages
+from nmn_export.engine.process.messages import (
     LIBRARIES,
     STDERR,
     BuildRequest,
@@ -27,56 +27,58 @@ from nmn_export.engine.protocol import (
     Report,
     TensorInfo,
 )
-from nmn_export.engine.room import check_name
+from nmn_export.engine.process.temporary_folder import check_temporary_folder
 from nmn_export.errors import NmnExportError
 
-# The package's own __init__ imports PyTorch, which takes seconds and which the process does not
-# need: it gets an empty package in its place.
+# The package's __init__ imports PyTorch, which takes seconds. The worker does not need it, so an
+# empty package replaces ours.
 _START = """
 import sys, types
 package = types.ModuleType("nmn_export")
 package.__path__ = [sys.argv.pop(1)]
 sys.modules["nmn_export"] = package
-from nmn_export.engine.worker import main
+from nmn_export.engine.process.worker import main
 main()
 """
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 
 _PLUGIN = "nmn_plugin: "
-"""With which the lines of the plugin begin."""
+"""Prefix of the lines that the plugin prints."""
 
-_LAST_WORDS = 4096
-"""Bytes at the end of what the process printed, in which its last line is looked for."""
+_TAIL = 4096
+"""Number of bytes at the end of the worker's stderr that are read for error messages."""
 
 
 class PluginRefusal(NmnExportError):  # noqa: N818 - the plugin is right
-    """TensorRT failed because the plugin does not take what it is to compute.
+    """TensorRT failed because the plugin does not support an op.
 
     Attributes:
-        words: The plugin's own.
+        reason: The plugin's error message.
     """
 
-    def __init__(self, failed: Failed, words: str) -> None:
-        super().__init__(failed.rule, got=words, fix="Say --plugin off.")
-        self.words = words
+    def __init__(self, failed: Failed, reason: str) -> None:
+        super().__init__(failed.rule, got=reason, fix="Use --plugin off.")
+        self.reason = reason
 
 
 class BuildProcess:
-    """A process with TensorRT in it, and the folder it shares with this one; both end with it.
+    """The process that runs TensorRT, and the temporary folder shared with it.
+
+    Leaving the context ends the process and removes the folder.
 
     Args:
-        package: The package to import there, see `choose_package`.
+        package: The TensorRT package to import; see `choose_package`.
 
     Attributes:
         folder: The shared folder.
 
     Raises:
-        NmnExportError: There can be no such folder where TMPDIR says.
+        NmnExportError: The folder for temporary files is not usable.
     """
 
     def __init__(self, package: str) -> None:
-        check_name()
+        check_temporary_folder()
         self._temporary = tempfile.TemporaryDirectory(
             prefix="nmn_export.", ignore_cleanup_errors=True
         )
@@ -90,7 +92,7 @@ class BuildProcess:
             stderr=self._stderr,
             text=True,
             env=_environment(package, self.folder),
-            # Ctrl-C is for this process, which then ends the other.
+            # Ctrl-C must reach the parent only, which then ends this process.
             process_group=0,
         )
 
@@ -106,22 +108,22 @@ class BuildProcess:
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
-            with contextlib.suppress(BrokenPipeError):  # of a request that was never read
+            with contextlib.suppress(BrokenPipeError):  # the request was never read
                 stream.close()  # type: ignore[union-attr]
         self._temporary.cleanup()
 
     def ready(self) -> Ready:
-        """Wait until TensorRT is loaded, and return what it says of itself."""
+        """Wait until TensorRT is loaded, and return its version and capabilities."""
         for report in self._reports():
             if isinstance(report, Ready):
                 return report
         raise self._died()
 
     def build(self, request: BuildRequest) -> Iterator[Report]:
-        """Ask for an engine, and yield what is told until it is there.
+        """Request an engine, and yield the worker's messages until it is built.
 
         Raises:
-            NmnExportError: It cannot be built, or the process came to an end before it was.
+            NmnExportError: The engine cannot be built, or the process ended early.
         """
         assert self._process.stdin
         try:
@@ -131,14 +133,14 @@ class BuildProcess:
             raise self._died() from error
         for report in self._reports():
             yield report
-            if isinstance(report, protocol.Done):
+            if isinstance(report, messages.Done):
                 return
         raise self._died()
 
     def inspect(self) -> list[Layer] | None:
-        """Return the layers of the engine that was built, or `None` if it does not load here.
+        """Return the layers of the built engine, or `None` if it does not load on this machine.
 
-        That is no reason to lose the engine, even if TensorRT dies of it.
+        If the process dies here, the engine is kept: it is already complete.
         """
         for report in self._reports():
             if isinstance(report, Inspected):
@@ -150,44 +152,44 @@ class BuildProcess:
         for line in self._process.stdout:
             report = _read(line)
             if isinstance(report, Failed):
-                if words := self._plugin_words():
-                    raise PluginRefusal(report, words)
+                if reason := self._plugin_error():
+                    raise PluginRefusal(report, reason)
                 raise NmnExportError(report.rule, got=report.got, fix=report.fix)
             if isinstance(report, Message) and report.severity.endswith("ERROR"):
                 self._errors.append(report.text)
             yield report
 
-    def _plugin_words(self) -> str:
-        """Return what the plugin said last; TensorRT-RTX gives it no logger, and it prints."""
-        told = (*self._errors, *self._printed())
-        lines = [line for line in told if line.startswith(_PLUGIN)]
+    def _plugin_error(self) -> str:
+        """Return the plugin's last message; under TensorRT-RTX it has no logger and prints it."""
+        messages = (*self._errors, *self._printed())
+        lines = [line for line in messages if line.startswith(_PLUGIN)]
         return lines[-1].removeprefix(_PLUGIN) if lines else ""
 
     def _printed(self) -> list[str]:
         self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, self._stderr.tell() - _LAST_WORDS))
+        self._stderr.seek(max(0, self._stderr.tell() - _TAIL))
         return self._stderr.read().decode(errors="replace").strip().splitlines()
 
     def _died(self) -> NmnExportError:
         code = self._process.wait()
         printed = self._printed()
-        words = [*self._errors[-1:], *printed[-1:]]
+        messages = [*self._errors[-1:], *printed[-1:]]
         if code == -signal.SIGKILL:
-            words.insert(0, "out of memory, if nobody killed it")
+            messages.insert(0, "probably out of memory")
         ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        told = "; ".join(words)
+        details = "; ".join(messages)
         return NmnExportError(
-            "The process that builds the engine must live until it is built",
-            got=f"{ended}{f' ({told})' if told else ''}",
-            fix="Nothing was written. Try again; if it ends so again, with --verbosity verbose.",
+            "The process that builds the engine must not end before it is built",
+            got=f"{ended}{f' ({details})' if details else ''}",
+            fix="Nothing was written. Try again with --verbosity verbose.",
         )
 
 
 def _environment(package: str, folder: Path) -> dict[str, str]:
-    """Return the environment of the process: the same packages are found there as here.
+    """Return the environment of the process, which finds the same packages as this one.
 
-    The parser of tensorrt_rtx opens `libtensorrt_rtx.so` when it meets a plugin, and dies if there
-    is none; the wheel has the library under the name `libtensorrt_rtx.so.1` only.
+    The parser of tensorrt_rtx opens `libtensorrt_rtx.so` for a plugin node and aborts if the file
+    is missing. The wheel contains `libtensorrt_rtx.so.1` only, hence the links.
     """
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
@@ -207,11 +209,11 @@ def _environment(package: str, folder: Path) -> dict[str, str]:
 
 def _read(line: str) -> Report:
     ((name, values),) = json.loads(line).items()
-    return _revive(getattr(protocol, name), values)  # type: ignore[no-any-return]
+    return _revive(getattr(messages, name), values)  # type: ignore[no-any-return]
 
 
 def _revive(kind: Any, values: dict[str, Any]) -> Any:
-    """Make a report of what JSON left of it."""
+    """Create a message from its JSON values."""
     parts: dict[str, Any] = {"layers": Layer, "inputs": TensorInfo, "outputs": TensorInfo}
     whole = {
         key: [parts[key](**item) for item in value] if key in parts and value else value

@@ -1,8 +1,8 @@
-"""The process in which TensorRT runs, so that what kills TensorRT kills nothing else.
+"""The builder process. TensorRT runs here, so that a crash of TensorRT ends this process only.
 
-It is told what to do in one line on standard input, and tells what happens in lines on standard
-output. When standard input ends, the process that started it is gone: then it removes the shared
-folder and ends at once. It does not end before: nobody else would remove the folder.
+The request is one line on standard input, and messages are lines on standard output. End of file on
+standard input means that the parent is gone. Only then does the worker remove the shared folder and
+exit; if it exited earlier, a parent that is killed would leave the folder behind.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 from nmn_export.engine import tensorrt_api as api
 from nmn_export.engine.gpu import gpu_capability
-from nmn_export.engine.protocol import (
+from nmn_export.engine.process.messages import (
     ENGINE,
     MODEL,
     TIMING_CACHE,
@@ -33,59 +33,58 @@ from nmn_export.engine.protocol import (
     Step,
     TensorInfo,
 )
-from nmn_export.engine.room import no_room
+from nmn_export.engine.process.temporary_folder import write_error
 from nmn_export.errors import NmnExportError
 
 _SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 _LONGEST = 300
-"""Characters of TensorRT's own words in an error."""
+"""Maximum length of a TensorRT message in an error."""
 
-
-_SEE = "Say --verbosity verbose to see what it did."
+_USE_VERBOSE = "Use --verbosity verbose to see TensorRT's messages."
 
 _TOO_OLD = (
     "for Turing (SM75)",
-    "Build for another compute capability; float16 is no way out, since the sums of a ⵟ op are "
+    "Build for another compute capability. float16 does not help: a ⵟ op accumulates in "
     "float32 in every dtype.",
 )
-"""Words of TensorRT's of a target that lacks an operation, and what to do then."""
+"""Part of TensorRT's message for a target that lacks an operation, and the fix."""
 
 
 def main() -> None:
     """Build one engine: `worker PACKAGE FOLDER`."""
     package, folder = sys.argv[1], Path(sys.argv[2])
-    tell = _take_standard_output()
+    send = _take_standard_output()
     try:
         trt = api.load_package(package)
         capabilities = sorted(api.named_capabilities(trt))
-        tell(Ready(trt.__version__, capabilities, gpu_capability()))
+        send(Ready(trt.__version__, capabilities, gpu_capability()))
         line = sys.stdin.readline()
         if not line:
             _leave(folder)
         threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
-        build = _Build(trt, BuildRequest(**json.loads(line)), folder, tell)
+        build = _Build(trt, BuildRequest(**json.loads(line)), folder, send)
         plan = build.run()
-        tell(Done())
-        tell(Inspected(build.inspect(plan)))
-        del build, plan  # as large as the engine
+        send(Done())
+        send(Inspected(build.inspect(plan)))
+        del build, plan  # frees memory of the size of the engine
     except NmnExportError as error:
-        tell(Failed(error.rule, error.got, error.fix))
+        send(Failed(error.rule, error.got, error.fix))
     _leave_with_parent(folder)
 
 
 def _take_standard_output() -> Callable[[Report], None]:
-    """Keep standard output for reports; what libraries print goes to standard error."""
+    """Reserve standard output for messages; output of libraries goes to standard error."""
     stream = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    lock = threading.Lock()  # TensorRT speaks from several threads
+    lock = threading.Lock()  # TensorRT logs from several threads
 
-    def tell(report: Report) -> None:
+    def send(report: Report) -> None:
         line = json.dumps({type(report).__name__: asdict(report)})
         with lock:
             print(line, file=stream, flush=True)
 
-    return tell
+    return send
 
 
 def _leave_with_parent(folder: Path) -> None:
@@ -102,9 +101,9 @@ class _Build:
     """One build."""
 
     def __init__(
-        self, trt: Any, request: BuildRequest, folder: Path, tell: Callable[[Report], None]
+        self, trt: Any, request: BuildRequest, folder: Path, send: Callable[[Report], None]
     ) -> None:
-        self.trt, self.request, self.folder, self.tell = trt, request, folder, tell
+        self.trt, self.request, self.folder, self.send = trt, request, folder, send
         self.errors: list[str] = []
         self.passed_on = _SEVERITIES[: _SEVERITIES.index(request.verbosity) + 1]
         self.logger = api.make_logger(trt, self.log)
@@ -113,27 +112,27 @@ class _Build:
         if severity in _SEVERITIES[:2]:
             self.errors.append(text)
         if severity in self.passed_on:
-            self.tell(Message(severity, text))
+            self.send(Message(severity, text))
 
     def run(self) -> Any:
-        """Put the engine into the shared folder, and return it."""
+        """Write the engine to the shared folder, and return it."""
         trt, request = self.trt, self.request
         builder = api.create_builder(trt, self.logger)
         if request.plugin_library:
             self.load_plugins(builder, request.plugin_library)
         network = api.create_network(trt, builder)
         parser = self.parse(network)
-        self.tell(_network(network))
+        self.send(_network(network))
         config = self.configure(builder)
         self.set_shapes(builder, network, config)
         self.errors.clear()
         plan = builder.build_serialized_network(network, config)
-        del parser  # it owns the weights, and has to outlive the build
+        del parser  # the parser owns the weights and must outlive the build
         if plan is None:
             raise NmnExportError(
                 "TensorRT must be able to build the engine",
-                got=(told := self.told()) or "no reason that TensorRT would give",
-                fix=_TOO_OLD[1] if _TOO_OLD[0] in told else _SEE,
+                got=(reason := self.reason()) or "no reason from TensorRT",
+                fix=_TOO_OLD[1] if _TOO_OLD[0] in reason else _USE_VERBOSE,
             )
         self.write(ENGINE, plan)
         if request.timing_cache:
@@ -144,7 +143,7 @@ class _Build:
         try:
             (self.folder / name).write_bytes(memoryview(content))
         except OSError as error:
-            raise no_room("the engine", self.folder, error) from error
+            raise write_error("the engine", self.folder, error) from error
 
     def load_plugins(self, builder: Any, library: str) -> None:
         creators = api.load_plugins(self.trt, builder, library)
@@ -161,8 +160,8 @@ class _Build:
         if not parser.parse_from_file(str(self.folder / MODEL)):
             raise NmnExportError(
                 "TensorRT must be able to parse the model",
-                got=_parser_error(parser) or self.told(),
-                fix="Write that part of the model with ops that TensorRT knows.",
+                got=_parser_error(parser) or self.reason(),
+                fix="Write that part of the model with ops that TensorRT supports.",
             )
         return parser
 
@@ -181,7 +180,7 @@ class _Build:
             config.builder_optimization_level = request.optimization_level
         api.set_memory_pools(trt, config, request.memory_pools)
         config.profiling_verbosity = getattr(trt.ProfilingVerbosity, request.profiling_verbosity)
-        config.progress_monitor = api.make_monitor(trt, lambda *step: self.tell(Step(*step)))
+        config.progress_monitor = api.make_monitor(trt, lambda *step: self.send(Step(*step)))
         return config
 
     def set_shapes(self, builder: Any, network: Any, config: Any) -> None:
@@ -190,7 +189,7 @@ class _Build:
             tensor = network.get_input(i)
             if tensor.is_shape_tensor:
                 raise NmnExportError(
-                    "An input of an engine must not decide over shapes",
+                    "The values of an input must not determine shapes",
                     got=f"'{tensor.name}', whose values do",
                     fix="Make it an argument of the model that is fixed at export.",
                 )
@@ -199,17 +198,17 @@ class _Build:
             config.add_optimization_profile(profile)
 
     def inspect(self, plan: Any) -> list[Layer] | None:
-        """List the layers of the engine, if it is for the GPU at hand."""
+        """List the layers of the engine, if it is built for the local GPU."""
         gpu, built_for = gpu_capability(), self.request.compute_capabilities
         if gpu is None or (built_for and gpu not in built_for):
             return None
         layers = api.inspect_engine(self.trt, self.logger, plan, self.request.embed_plugin)
         return [Layer(*layer) for layer in layers] or None
 
-    def told(self) -> str:
-        """Return what TensorRT gave as the reason: its first error, and its last if it differs."""
-        told = dict.fromkeys(_plain(text) for text in (*self.errors[:1], *self.errors[-1:]))
-        return "; ".join(told)
+    def reason(self) -> str:
+        """Return TensorRT's first error, and its last if that differs."""
+        errors = dict.fromkeys(_plain(text) for text in (*self.errors[:1], *self.errors[-1:]))
+        return "; ".join(errors)
 
 
 def _network(network: Any) -> Network:
@@ -228,7 +227,7 @@ def _tensor(tensor: Any) -> TensorInfo:
 
 
 def _parser_error(parser: Any) -> str:
-    """Return the first error of a parser: the op, its name and what is wrong with it."""
+    """Return the parser's first error, with the op and the name of the node."""
     if not parser.num_errors:
         return ""
     error = parser.get_error(0)
@@ -238,7 +237,7 @@ def _parser_error(parser: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return the words of a message, its source location left out."""
+    """Return a message in one line, without its source location."""
     if text.startswith("["):
         text = text.partition("] ")[2] or text
     text = " ".join(text.split())

@@ -1,0 +1,1 @@
+"""Preparing the ONNX graph for TensorRT: plugin assignment, weights and decomposition."""

@@ -1,0 +1,1 @@
+"""The builder process: the parent's side, the worker, and the messages between them."""
