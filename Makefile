@@ -33,8 +33,9 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## ONNX Runtime on the CPU: ours, the linear twin, the naive export, eager
+bench: $(INSTALLED)  ## ONNX Runtime on the CPU, and the table in the README that it makes
 	$(BIN)/python -m benchmarks.onnxruntime_cpu
+	$(BIN)/python -m benchmarks.readme_table
 
 gpu:  ## the fused kernels, on a machine with a GPU, PyTorch and Triton, and nothing installed
 	$(PYTHON) -m benchmarks.gpu

@@ -1,8 +1,9 @@
 """ONNX Runtime on the CPU: python -m benchmarks.onnxruntime_cpu [--rounds N] [NAME …].
 
-For each network and layer, the medians of four contestants taken in turn in one run, and their
-ratios to the linear twin. See `benchmarks.contestants` for who they are and `NOTES.md` for what was
-tried.
+Four contestants run interleaved for each network and layer; see `benchmarks.contestants`. The table
+has their ratios to the linear twin, with the 20th and 80th percentile of the ratios within a round.
+A complete run writes `results/<date>-onnxruntime-cpu.json`, from which `benchmarks.readme_table`
+makes the table in the README. Results are written after each subject.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -24,9 +26,11 @@ from benchmarks.contestants import NAMES, contestants
 from nmn_export.layers import YatConv2d, YatDense
 from nmn_export.models import aether_resnet18
 from nmn_export.report.machine import machine
-from nmn_export.report.timing import Timing, interleave
+from nmn_export.report.timing import sample, spread, timing
 
 RESULTS = Path(__file__).parent / "results"
+
+SUFFIX = "-onnxruntime-cpu.json"
 
 
 @dataclass(frozen=True)
@@ -68,27 +72,36 @@ SUBJECTS = (
 )
 
 
-def measure(subject: Subject, rounds: int, progress: Progress) -> dict[str, Timing]:
-    """Time the four contestants."""
+def measure(subject: Subject, rounds: int, progress: Progress) -> dict[str, Any]:
+    """Return the times of the contestants in seconds, and their ratios to the linear twin."""
     torch.manual_seed(0)
     task = progress.add_task(subject.name, total=rounds)
     calls = contestants(subject.build(), torch.randn(subject.shape))
-    return interleave(calls, rounds, on_round=lambda: progress.advance(task))
+    seconds = sample(calls, rounds, on_round=lambda: progress.advance(task))
+    linear = seconds["linear"]
+    return {
+        "target": subject.target,
+        "seconds": {name: asdict(timing(found)) for name, found in seconds.items()},
+        "ratios": {name: asdict(spread(found, linear)) for name, found in seconds.items()},
+    }
 
 
-def table(results: dict[str, dict[str, Timing]]) -> Table:
-    """Return medians in milliseconds and ratios to the linear twin."""
-    rendered = Table("subject", *(f"{name} ms" for name in NAMES), "ours", "naive", "target")
-    targets = {s.name: s.target for s in SUBJECTS}
-    for name, timings in results.items():
-        linear = timings["linear"].median
-        target = targets[name]
+def ratio(row: dict[str, Any], name: str) -> str:
+    """Return a contestant's ratio to the linear twin and its spread."""
+    found = row["ratios"][name]
+    return f"{found['ratio']:.2f} ({found['p20']:.2f} to {found['p80']:.2f})"
+
+
+def table(rows: dict[str, dict[str, Any]]) -> Table:
+    """Return medians in milliseconds, and ratios to the linear twin with their spread."""
+    rendered = Table("subject", "linear ms", *NAMES[1:], "target")
+    for name, row in rows.items():
+        target = row["target"]
         rendered.add_row(
             name,
-            *(f"{timings[n].median * 1e3:.2f}" for n in NAMES),
-            f"{timings['ours'].median / linear:.2f}×",
-            f"{timings['naive'].median / linear:.2f}×",
-            "" if target is None else f"{target:.2f}×",
+            f"{row['seconds']['linear']['median'] * 1e3:.2f}",
+            *(ratio(row, contestant) for contestant in NAMES[1:]),
+            "" if target is None else f"{target:.2f}",
         )
     return rendered
 
@@ -96,24 +109,26 @@ def table(results: dict[str, dict[str, Timing]]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="substrings of the subjects to run; all if none")
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--save", action="store_true", help=f"write JSON to {RESULTS.name}/")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--output", type=Path, help="JSON file; for a complete run in results/")
     arguments = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    results: dict[str, dict[str, Timing]] = {}
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    output = arguments.output
+    if output is None and not arguments.names:
+        output = RESULTS / f"{date}{SUFFIX}"
+    about, rows = machine(), {}
     with Progress(console=console, transient=True) as progress:
         for subject in SUBJECTS:
             if not arguments.names or any(n in subject.name for n in arguments.names):
-                results[subject.name] = measure(subject, arguments.rounds, progress)
-    console.print(table(results))
-    about = machine()
+                rows[subject.name] = measure(subject, arguments.rounds, progress)
+                if output is not None:
+                    results = {"date": date, "machine": about, "subjects": rows}
+                    output.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    console.print(table(rows))
     console.print(f"{about['processor']}, {about['threads']} threads; ratios are to linear")
-    if arguments.save:
-        date = datetime.datetime.now(datetime.UTC).date().isoformat()
-        rows = {n: {k: asdict(t) for k, t in timings.items()} for n, timings in results.items()}
-        file = RESULTS / f"{date}-onnxruntime-cpu.json"
-        file.write_text(json.dumps({"date": date, "machine": about, "seconds": rows}, indent=2))
-        console.print(f"wrote {file}")
+    if output is not None:
+        console.print(f"wrote {output}")
 
 
 if __name__ == "__main__":

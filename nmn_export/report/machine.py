@@ -21,6 +21,16 @@ PACKAGES = (
 )
 """Packages whose versions may affect a result."""
 
+_VECTORS = {
+    "amx_tile": "AMX",
+    "avx512_bf16": "AVX-512 and bfloat16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "sve": "SVE",
+    "asimd": "NEON",
+}
+"""Vector instructions by their flag in `/proc/cpuinfo`, the widest first."""
+
 _SMI_FIELDS = {
     "driver": "driver_version",
     "sm_clock": "clocks.sm",
@@ -77,10 +87,28 @@ def _version(package: str) -> str | None:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        flags = next((line for line in lines if line.startswith("flags")), "")
-        vector = "AVX-512" if " avx512f" in flags else "AVX2" if " avx2" in flags else ""
-        return " ".join(filter(None, (names[0] if names else "", vector)))
-    return platform.processor()
+    return processor_name(info.read_text()) if info.exists() else platform.processor()
+
+
+def processor_name(cpuinfo: str) -> str:
+    """Return the name, family, model, stepping and vector instructions of the processor.
+
+    Virtual machines often hide the name, but the numbers still tell the generation.
+
+    Args:
+        cpuinfo: Contents of `/proc/cpuinfo`.
+    """
+    first = cpuinfo.split("\n\n", 1)[0]
+    rows = (line.partition(":") for line in first.splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in rows}
+    flags = fields.get("flags", fields.get("Features", "")).split()
+    known = {"family": "cpu family", "model": "model", "stepping": "stepping"}
+    numbers = [f"{name} {fields[key]}" for name, key in known.items() if key in fields]
+    vector = next((name for flag, name in _VECTORS.items() if flag in flags), "")
+    parts = (
+        fields.get("model name", platform.machine()),
+        f"({', '.join(numbers)})" if numbers else "",
+        f"with {vector}" if vector else "",
+        "in a virtual machine" if "hypervisor" in flags else "",
+    )
+    return " ".join(filter(None, parts))

@@ -45,6 +45,21 @@ class Ratio:
     high: float
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Ratio of two contestants, and how much it varies between rounds.
+
+    Attributes:
+        ratio: Ratio of the medians.
+        p20: 20th percentile of the ratios within one round.
+        p80: 80th percentile of these ratios.
+    """
+
+    ratio: float
+    p20: float
+    p80: float
+
+
 def interleave(
     contestants: Mapping[str, Callable[[], object]],
     rounds: int,
@@ -114,6 +129,17 @@ def timing(seconds: Sequence[float]) -> Timing:
         return Timing(seconds[0], seconds[0], seconds[0], len(seconds))
     fifths = statistics.quantiles(seconds, n=5)
     return Timing(statistics.median(seconds), fifths[0], fifths[-1], len(seconds))
+
+
+def spread(seconds: Sequence[float], of: Sequence[float]) -> Spread:
+    """Return the ratio of two contestants that were measured in the same rounds.
+
+    Args:
+        seconds: Times of a contestant, by round.
+        of: Times of the baseline, by round.
+    """
+    rounds = timing([one / other for one, other in zip(seconds, of, strict=True)])
+    return Spread(statistics.median(seconds) / statistics.median(of), rounds.p20, rounds.p80)
 
 
 def ratio(seconds: Sequence[float], of: Sequence[float]) -> Ratio:

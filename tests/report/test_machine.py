@@ -15,6 +15,38 @@ def test_the_processor_and_the_packages_that_are_there_are_told():
     assert about["packages"] == {"torch": torch.__version__}
 
 
+CPUINFO = """processor\t: 0
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+stepping\t: 1
+flags\t\t: fpu avx avx2 avx512f{flags}
+
+processor\t: 1
+model name\t: another
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (
+            CPUINFO.format(flags=" hypervisor avx512_bf16"),
+            "AMD EPYC (family 25, model 17, stepping 1) with AVX-512 and bfloat16 "
+            "in a virtual machine",
+        ),
+        (
+            CPUINFO.format(flags="").replace("AMD EPYC", "AMD EPYC 9654 96-Core Processor"),
+            "AMD EPYC 9654 96-Core Processor (family 25, model 17, stepping 1) with AVX-512",
+        ),
+        ("processor\t: 0\nFeatures\t: fp asimd\nCPU part\t: 0xd40\n", "m with NEON"),
+    ],
+)
+def test_a_processor_is_named_by_what_the_system_says(monkeypatch, cpuinfo, name):
+    monkeypatch.setattr("platform.machine", lambda: "m")
+    assert machine.processor_name(cpuinfo) == name
+
+
 @pytest.fixture
 def one_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: PROPERTIES)

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from nmn_export.report.timing import Ratio, interleave, ratio, take_turns
+from nmn_export.report.timing import Ratio, Spread, interleave, ratio, spread, take_turns
 
 
 def test_contestants_take_turns_and_warm_up():
@@ -29,6 +29,13 @@ def test_turns_are_taken_in_another_order_each_round():
     assert all(sorted(order) == list(range(6)) for order in rounds)
     assert rounds[0] != rounds[1]
     assert found == {str(i): [None] * 3 for i in range(6)}
+
+
+def test_a_spread_is_that_of_ratios_within_a_round():
+    linear = [1.0, 10.0, 1.0, 10.0, 1.0]  # the machine is ten times slower in every other round
+    assert spread([2 * s for s in linear], linear) == Spread(2.0, 2.0, 2.0)
+    found = spread([1.0, 20.0, 3.0, 20.0, 2.0], linear)
+    assert (found.ratio, found.p20, found.p80) == pytest.approx((3.0, 1.2, 2.8))
 
 
 def test_a_ratio_comes_with_how_far_other_samples_would_move_it():
