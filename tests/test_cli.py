@@ -140,7 +140,7 @@ EXPORT = ("export", "my_model.py:net", "-o", "x.onnx", "--input", "x:2x3x8x8")
 
 WRONG = {
     "missing checkpoint": ((*EXPORT, "--weights", "no.pt"), "must be a file; got no file 'no.pt'"),
-    "corrupt checkpoint": ((*EXPORT, "--weights", "corrupt.pt"), "which cannot be read so"),
+    "corrupt checkpoint": ((*EXPORT, "--weights", "corrupt.pt"), "which cannot be read"),
     "pickled checkpoint": ((*EXPORT, "--weights", "bomb.pt"), "Pickled objects are not run"),
     "weights that do not fit": ((*EXPORT, "--weights", "misfit.pt"), "missing: 0.alpha"),
     "unknown name": (("export", "aether-resnet19", "-o", "x.onnx"), "Did you mean aether-resnet18"),
@@ -151,7 +151,7 @@ WRONG = {
     "no input": (EXPORT[:-2], "needs example inputs; got no --input"),
     "a dynamic axis that the model fixes": (
         ("export", "my_model.py:Fixed", "-o", "x.onnx", "--input", "x:2x4", "--dynamic", "x:0=n"),
-        "leaves open; got a model that fixes x:0",
+        "dynamic axis; got a model that fixes the size of x:0",
     ),
     "a dynamic axis of size one": (
         (*EXPORT[:-1], "x:1x3x8x8", "--dynamic", "x:0=n"),

@@ -1,4 +1,4 @@
-"""Other people's ⵟ networks as networks of our layers."""
+"""Replace the ⵟ layers of other packages by ours."""
 
 from nmn_export.adapt.network import adapt
 

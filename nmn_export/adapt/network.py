@@ -1,4 +1,4 @@
-"""Rebuild a network with our layers in place of foreign ones, around the very same tensors."""
+"""Copy a network with our layers in place of others, around the same tensors."""
 
 import copy
 from collections.abc import Iterator
@@ -14,28 +14,27 @@ _OWN_TENSORS_AND_CHILDREN = ("_parameters", "_buffers", "_modules")
 def adapt(model: nn.Module) -> nn.Module:
     """Return the network of our layers that computes what `model` does.
 
-    Every layer of `nmn.torch` (releases 0.2.24 and 0.3.5, and those between) is replaced by ours,
-    wherever it sits and however often it is used; the network may also be one such layer. All the
-    rest is copied as `copy.deepcopy` would, except that no tensor is: parameters, buffers and other
-    tensors are those of `model`, which stays as it was. So training either network trains both,
-    and `.to()` or `.half()` on one converts the parameters of the other too. Hooks and the training
-    mode come along. As with any copy, a closure that captured a module of `model` still means that
-    one.
+    Each layer of `nmn.torch` (releases 0.2.24 to 0.3.5) is replaced by ours, wherever it is in the
+    network and however often it is used. The network may itself be such a layer. Everything else is
+    copied as `copy.deepcopy` does, except tensors: both networks share all parameters, buffers and
+    other tensors. So training one network trains both, and `.to()` or `.half()` on one converts the
+    parameters of both. Hooks and the training mode are kept. As with any copy, a closure that
+    captured a module of `model` still refers to that module.
 
-    In eval mode the two agree to float32 rounding, with two exceptions. Layers of releases before
-    0.3.3 compute float16 and bfloat16 in themselves where ours accumulate in float32. And in those
-    releases convolutions do not clamp the squared distance at zero, which shows only where a patch
-    all but equals a filter.
+    In eval mode both networks agree to float32 rounding, with two exceptions. Layers of releases
+    before 0.3.3 compute float16 and bfloat16 in that dtype, while ours accumulate in float32.
+    Convolutions of these releases do not clamp the squared distance at zero, which matters only if
+    a patch nearly equals a filter.
 
-    `YatEmbed` stays as it is: its `forward` is a plain lookup, and its `attend` computes the
-    ⵟ-product in standard operations.
+    `YatEmbed` is not replaced: its `forward` is a plain lookup, and its `attend` uses standard
+    operations.
 
     Args:
-        model: Any network; one without anything to replace is returned itself.
+        model: Any network. If there is nothing to replace, it is returned itself.
 
     Raises:
-        NmnExportError: A layer, or an option of it, has no equal among ours. The message names the
-            layer, its place in the network, and what to do.
+        NmnExportError: A layer or one of its options is not supported. The message names the layer,
+            its place in the network, and what to do.
     """
     memo: dict[int, Any] = {}
     adapted_any = False
@@ -49,9 +48,10 @@ def adapt(model: nn.Module) -> nn.Module:
 
 
 def _modules_and_tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module | Tensor]]:
-    """Yield what `model` is made of, each once with its place, as in `layers.0.conv`.
+    """Yield the modules and tensors of `model`, each once with its place, as in `layers.0.conv`.
 
-    Attributes and plain containers are searched too: a list of layers need not be a `ModuleList`.
+    Attributes and plain containers are searched too, because a list of layers may not be a
+    `ModuleList`.
     """
     seen: set[int] = set()
     pending: list[tuple[str, Any]] = [("", model)]
@@ -66,7 +66,7 @@ def _modules_and_tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module | Te
 
 
 def _parts(place: str, value: Any) -> list[tuple[str, Any]]:
-    """Return what a module or a container holds, each with its place."""
+    """Return the parts of a module or a container, each with its place."""
     if isinstance(value, nn.Module):
         held: dict[str, Any] = {}
         for name, attribute in vars(value).items():

@@ -1,7 +1,7 @@
-"""Layers of the `nmn` package's PyTorch backend, read into ours.
+"""Conversion of the layers of `nmn.torch` to ours.
 
-They are known by the module and name of their class, so that `nmn` itself is never imported. Their
-options are read from the attributes that the forward pass of releases 0.2.24 to 0.3.5 reads.
+The layers are recognised by the module and name of their class, so `nmn` is never imported. Their
+options are read from the attributes that the forward passes of releases 0.2.24 to 0.3.5 read.
 """
 
 import copy
@@ -40,21 +40,21 @@ _DESCRIPTIONS = {"lazy", "tie_kernel_bank", "kernel_bank_size", "kernel_bank_id"
 _HARMLESS_OVERRIDES = ("_compiled_call_impl", "extra_repr", "reset_parameters")
 
 _NORM_SQ_TOLERANCE = 1e-6
-"""How far ‖w‖² of a normalised filter may be from the 1 that nmn takes it for."""
+"""Largest difference of ‖w‖² of a normalised filter from 1, the value that nmn uses."""
 
 
 def layer_from_nmn_torch(module: nn.Module, place: str) -> nn.Module | None:
-    """Return our layer that equals `module` and holds the same parameters.
+    """Return our layer that computes what `module` does and holds the same parameters.
 
     Args:
         module: Any module.
-        place: Where it is in the network, for messages.
+        place: Its place in the network, for messages.
 
     Returns:
         `None` if `module` is not a layer of `nmn.torch`, or one that needs no replacement.
 
     Raises:
-        NmnExportError: It is such a layer, but has no equal among ours.
+        NmnExportError: It is such a layer, but we have no equal layer.
     """
     cls = _nmn_class(module)
     if cls is None or cls.__name__ in _LEFT_ALONE:
@@ -63,11 +63,11 @@ def layer_from_nmn_torch(module: nn.Module, place: str) -> nn.Module | None:
     _refuse_legacy(module, cls, who)
     if cls.__name__ not in _BUILDERS:
         if cls.__name__ not in _NO_OP_YET and not (module._parameters or module._buffers):
-            return None  # It only holds other modules, which are looked at in turn.
+            return None  # It only holds other modules, which are visited too.
         raise NmnExportError(
-            f"adapt knows {', '.join(_BUILDERS)} of {_PACKAGE}",
+            f"adapt supports {', '.join(_BUILDERS)} of {_PACKAGE}",
             got=who,
-            fix=_NO_OP_YET.get(cls.__name__, "Replace it by one of those."),
+            fix=_NO_OP_YET.get(cls.__name__, "Replace it by one of these."),
         )
     _refuse_unreadable(module, cls, who)
     _refuse_changed(module, cls, who)
@@ -84,19 +84,19 @@ def _nmn_class(module: nn.Module) -> type | None:
 
 
 def _refuse_legacy(module: nn.Module, cls: type, who: str) -> None:
-    """Refuse a layer of a release that computes something else under the same names."""
+    """Refuse a layer of a release that had another formula under the same names."""
     known = {name.lower() for name in (*_BUILDERS, *_NO_OP_YET)}
     if cls.__name__.lower() in known and not hasattr(module, "_constant_alpha_value"):
         raise NmnExportError(
-            "adapt reads layers of nmn 0.2.24 and 0.3.5; those up to 0.2.6 add the bias after "
-            "dividing and take alpha for an exponent",
-            got=f"{who}, built by such a release",
+            "adapt supports layers of nmn 0.2.24 to 0.3.5; those up to 0.2.6 add the bias after "
+            "dividing and use alpha as an exponent",
+            got=f"{who}, of such a release",
             fix="Rebuild and retrain the network with a later nmn.",
         )
 
 
 def _refuse_unreadable(module: nn.Module, cls: type, who: str) -> None:
-    """Refuse a layer whose parameters are computed, or that holds more than nmn gives it."""
+    """Refuse a layer whose parameters are computed, or that has more tensors than nmn gives it."""
     computed = [
         name
         for name in _PARAMETERS
@@ -106,7 +106,7 @@ def _refuse_unreadable(module: nn.Module, cls: type, who: str) -> None:
         raise NmnExportError(
             f"adapt needs the {' and '.join(computed)} of a layer to be a plain parameter",
             got=f"{who}, where a parametrization, pruning or a hook computes it",
-            fix="Make it permanent first: torch.nn.utils.parametrize.remove_parametrizations, "
+            fix="Make it permanent first with torch.nn.utils.parametrize.remove_parametrizations, "
             "torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove.",
         )
     unknown = [
@@ -117,14 +117,14 @@ def _refuse_unreadable(module: nn.Module, cls: type, who: str) -> None:
     ] + list(module._modules)
     if unknown:
         raise NmnExportError(
-            f"adapt knows no more of a {cls.__name__} than {', '.join(_PARAMETERS + _BUFFERS)}",
-            got=f"{who}, which holds {', '.join(unknown)}",
+            f"adapt supports a {cls.__name__} that has {', '.join(_PARAMETERS + _BUFFERS)} only",
+            got=f"{who}, which also has {', '.join(unknown)}",
             fix=f"Use a plain {cls.__name__}, and keep the rest in the module around it.",
         )
 
 
 def _refuse_changed(module: nn.Module, cls: type, who: str) -> None:
-    """Refuse a layer that overrides, in a subclass or on itself, what the forward pass uses."""
+    """Refuse a layer whose subclass or instance overrides what the forward pass uses."""
     mro = type(module).__mro__
     spaces = [vars(module), *(vars(c) for c in mro[: mro.index(cls)])]
     changed = {
@@ -137,7 +137,7 @@ def _refuse_changed(module: nn.Module, cls: type, who: str) -> None:
     }
     if changed:
         raise NmnExportError(
-            f"adapt can replace a {cls.__name__} only where its computation is nmn's own",
+            f"adapt can replace a {cls.__name__} only if it computes what nmn's does",
             got=f"{who}, a {type(module).__name__} with a {', '.join(sorted(changed))} of its own",
             fix=f"Put a plain {cls.__name__} and the rest of the computation in a module that "
             "holds it.",
@@ -150,7 +150,7 @@ def _build(module: nn.Module, cls: type, who: str) -> YatLayer:
         layer = _BUILDERS[cls.__name__](module)
     except NmnExportError as error:
         raise NmnExportError(
-            "adapt needs options that our layers take too", got=who, fix=str(error)
+            "adapt needs options that our layers support", got=who, fix=str(error)
         ) from error
     for name in _PARAMETERS:
         layer.register_parameter(name, module._parameters.get(name))
@@ -211,13 +211,13 @@ def _shared_options(m: Any) -> dict[str, Any]:
         "epsilon": m.epsilon,
         "learnable_epsilon": getattr(m, "epsilon_param", None) is not None,
         "weight_normalized": m.weight_normalized,
-        # The parameters are replaced, so they need neither memory nor random numbers.
+        # The parameters are replaced later, so they need no memory and no random numbers.
         "device": "meta",
     }
 
 
 def _constant_bias(m: Any) -> float | None:
-    """Return the constant bias, rounded to the dtype in which nmn makes a tensor of it."""
+    """Return the constant bias, rounded to the dtype of the tensor that nmn makes of it."""
     value = getattr(m, "_constant_bias_value", None)
     if value is None:
         return None
@@ -233,10 +233,10 @@ _BUILDERS: dict[str, Callable[[Any], YatLayer]] = {
 
 
 def _refuse_bank_sized_bias(layer: YatLayer, who: str) -> None:
-    """Refuse the bias of a tied convolution of early releases, which nmn itself cannot add."""
+    """Refuse the bias of a tied convolution of early releases, whose forward pass fails in nmn."""
     if layer.bias is not None and layer.bias.numel() not in (1, layer.out_count):
         raise NmnExportError(
-            "a bias must have one entry, or one for each output",
+            "a bias must have one entry, or one per output",
             got=f"{who}, with {layer.bias.numel()} for {layer.out_count} outputs",
             fix="Build it with bias=False or without kernel_bank_size; in nmn before 0.3.3 its "
             "forward fails as it is.",
@@ -246,8 +246,8 @@ def _refuse_bank_sized_bias(layer: YatLayer, who: str) -> None:
 def _refuse_vanishing_filters(layer: YatLayer, who: str) -> None:
     """Refuse normalised filters that are too short to have norm 1 after normalisation.
 
-    nmn divides a filter by its norm plus 1e-8 and takes ‖w‖² for 1, even of a filter of zeros; our
-    ops measure it. Where a filter and its bias are zero, the output is zero either way.
+    nmn divides a filter by its norm plus 1e-8 and then uses 1 for ‖w‖², even for a filter of zeros.
+    Our ops compute ‖w‖². If a filter and its bias are zero, the output is zero in both.
     """
     if not layer.weight_normalized or (isinstance(layer, YatDense) and layer.spherical):
         return
@@ -260,6 +260,6 @@ def _refuse_vanishing_filters(layer: YatLayer, who: str) -> None:
         raise NmnExportError(
             "weight_normalized needs filters whose norm is well above 1e-8, mask included",
             got=f"{who}, whose filters {short} are zero or nearly so",
-            fix="Divide those filters by their norms, which changes nothing else; where one is "
-            "zero, set its bias to zero or leave the filter out.",
+            fix="Divide those filters by their norms, which changes nothing else. If one is zero, "
+            "set its bias to zero or remove the filter.",
         )

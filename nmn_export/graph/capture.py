@@ -1,4 +1,4 @@
-"""A PyTorch module becomes an ONNX model of `ai.nmn` ops and standard ones."""
+"""Convert a PyTorch module to an ONNX model of `ai.nmn` ops and standard ops."""
 
 import contextlib
 import logging
@@ -21,10 +21,10 @@ from nmn_export.graph.schema import is_yat
 from nmn_export.ops import DOMAIN, OPS, VERSION
 
 OPSETS = range(18, 24)
-"""Versions of the standard ops that PyTorch writes and ONNX Runtime runs."""
+"""Versions of the standard ops that PyTorch exports and ONNX Runtime supports."""
 
 DynamicAxes = Mapping[str, Mapping[int, str]]
-"""For each input, the axes that vary at run time and the names of their sizes."""
+"""The dynamic axes of each input, and the names of their sizes."""
 
 _DTYPES = {"float", "float16", "bfloat16"}
 
@@ -40,7 +40,7 @@ def capture(
     opset: int,
     inline: bool,
 ) -> ir.Model:
-    """Trace a folded module and return its ONNX model, functions attached.
+    """Trace a folded module and return its ONNX model with functions.
 
     Args:
         model: Module in eval mode whose ⵟ layers are folded.
@@ -48,7 +48,7 @@ def capture(
             order of the arguments.
         dynamic_axes: The axes of `inputs` that vary.
         opset: Version of the standard ops.
-        inline: Put the functions' bodies in the place of the ops, so that only standard ops stay.
+        inline: Replace the ops by their bodies, so that the model has standard ops only.
 
     Raises:
         NmnExportError: The opset is not supported, the module has no such argument, an axis cannot
@@ -78,19 +78,19 @@ def _trace(
         return _torch_export(model, inputs, dynamic_axes, torch.export.Dim.DYNAMIC)
     except NmnExportError:
         raise
-    except Exception as error:  # PyTorch has no common base for what tracing raises
+    except Exception as error:  # the errors of tracing have no common base
         fixed = _fixed_axes(model, inputs, dynamic_axes)
         if fixed:
             raise NmnExportError(
-                "A dynamic axis must be one that the model leaves open",
-                got=f"a model that fixes {', '.join(fixed)}",
-                fix="Leave that axis out of the dynamic ones; if the example is so small that one "
-                "of its feature maps has size 1 there, give a larger one.",
+                "A model must work for all sizes of a dynamic axis",
+                got=f"a model that fixes the size of {', '.join(fixed)}",
+                fix="Do not make that axis dynamic. If a feature map of the example has size 1 "
+                "there, give a larger example.",
             ) from error
         raise NmnExportError(
             "torch.export must be able to trace the model",
             got=_first_line(error),
-            fix="Run torch.export.export on the model for the whole report.",
+            fix="Run torch.export.export on the model for the complete report.",
         ) from error
 
 
@@ -160,7 +160,7 @@ def _translate(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep PyTorch's notes to its own developers from the user's terminal."""
+    """Suppress PyTorch's log messages and warnings, which are for its own developers."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -178,8 +178,8 @@ def _check_dynamic_axes(inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes)
         if name not in inputs:
             raise NmnExportError(
                 "A dynamic axis must belong to an input",
-                got=f"'{name}', inputs being {', '.join(inputs)}",
-                fix="Name one of them.",
+                got=f"'{name}'; the inputs are {', '.join(inputs)}",
+                fix="Use one of these names.",
             )
         shape = tuple(inputs[name].shape)
         for axis, size in axes.items():
@@ -191,21 +191,21 @@ def _check_dynamic_axes(inputs: Mapping[str, Tensor], dynamic_axes: DynamicAxes)
                 )
             if shape[axis] < 2:
                 raise NmnExportError(
-                    "The example needs a size of at least 2 on a dynamic axis, since PyTorch takes "
-                    "sizes 0 and 1 for constants",
+                    "The example needs a size of at least 2 on a dynamic axis, because PyTorch "
+                    "treats sizes 0 and 1 as constants",
                     got=f"shape {shape} of '{name}', whose axis {axis} is dynamic",
                     fix=f"Give '{name}' a size of 2 there.",
                 )
             if sizes.setdefault(size, shape[axis]) != shape[axis]:
                 raise NmnExportError(
-                    "Dynamic axes of one name have one size",
+                    "Dynamic axes with the same name must have the same size",
                     got=f"{sizes[size]} and {shape[axis]} for '{size}'",
-                    fix="Name them apart, or make the example's sizes equal.",
+                    fix="Use different names, or an example with equal sizes.",
                 )
 
 
 def _attach_functions(model: ir.Model, opset: int) -> None:
-    """Add one function for each op in use."""
+    """Add a function for each op that the model uses."""
     used: dict[str, list[ir.Node]] = {}
     for node in filter(is_yat, model.graph.all_nodes()):
         used.setdefault(node.op_type, []).append(node)
@@ -213,7 +213,7 @@ def _attach_functions(model: ir.Model, opset: int) -> None:
         dtypes = {x.dtype.name.lower() for n in nodes if (x := n.inputs[0]) and x.dtype}
         if len(dtypes) > 1:
             raise NmnExportError(
-                f"All {name} ops of a model share one dtype, since they share one function",
+                f"All {name} ops of a model must have the same dtype: they share one function",
                 got=" and ".join(sorted(dtypes)),
                 fix="Export with dtype=, which converts the whole model.",
             )

@@ -29,7 +29,7 @@ def _yat(in_channels: int, out_channels: int, stride: int) -> YatConv2d:
 
 
 class _Block(nn.Module):
-    """What both blocks share: the sum of a path and a shortcut."""
+    """Base of both blocks: the sum of a path and a shortcut."""
 
     expansion: int
     shortcut: nn.Module
@@ -150,7 +150,7 @@ class AetherResNet(nn.Module):
 
 
 def aether_resnet18(num_classes: int = 1000, stem: Stem = "imagenet") -> AetherResNet:
-    """Return AetherResNet-18: two basic blocks a stage."""
+    """Return AetherResNet-18: two basic blocks per stage."""
     return AetherResNet(BasicBlock, (2, 2, 2, 2), num_classes, stem)
 
 

@@ -1,4 +1,4 @@
-"""A model and its weights from what a person writes on the command line."""
+"""Build a model and load its weights, from names on the command line."""
 
 import difflib
 import importlib
@@ -20,22 +20,22 @@ from nmn_export.models.zoo import ZOO
 _T = TypeVar("_T")
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the weights among other things."""
+"""Keys of the weights in checkpoints that also hold other data."""
 
 
 def load_model(source: str, weights: Path | None = None) -> nn.Module:
-    """Build a model and load its weights; without any, those it draws with seed 0.
+    """Build a model and load its weights. Without weights, they are initialised with seed 0.
 
     Args:
-        source: A name of the zoo, `package.module:factory` or `path/file.py:factory`, a factory
-            being a module or something that returns one when called without arguments.
+        source: A name from the zoo, `package.module:factory` or `path/file.py:factory`. A factory
+            is a module, or a function without arguments that returns one.
         weights: A `.safetensors` file, or one that `torch.load` reads without unpickling objects.
 
     Raises:
-        NmnExportError: There is no such model, it cannot be made, or the weights do not fit.
+        NmnExportError: There is no such model, it cannot be built, or the weights do not fit.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(0)  # so that a later check meets the model that was exported
+        torch.manual_seed(0)  # so that a later check builds the model that was exported
         model = _build(source)
     if weights is not None:
         _load_weights(model, _read(weights), weights)
@@ -49,7 +49,7 @@ def _build(source: str) -> nn.Module:
     if not colon:
         near = difflib.get_close_matches(source, ZOO, n=3, cutoff=0.4) or sorted(ZOO)
         raise NmnExportError(
-            "A model is a name of the zoo, package.module:factory or path/file.py:factory",
+            "A model is a name from the zoo, package.module:factory or path/file.py:factory",
             got=f"'{source}'",
             fix=f"Did you mean {' or '.join(near)}?",
         )
@@ -93,19 +93,19 @@ def _import(name: str) -> ModuleType:
 
 
 def _guarded(call: Callable[[], _T], rule: str) -> _T:
-    """Run code of the user, whose errors are reported and not ours."""
+    """Run code of the user, and report its errors in one line."""
     try:
         return call()
     except NmnExportError:
         raise
     except Exception as error:
         raise NmnExportError(
-            rule, got=f"{type(error).__name__}: {error}", fix="Run it by itself to see where."
+            rule, got=f"{type(error).__name__}: {error}", fix="Run it alone to see where."
         ) from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Read a state dict; nothing in it is executed."""
+    """Read a state dict without executing anything in it."""
     if not path.is_file():
         raise NmnExportError(
             "The weights must be a file", got=f"no file '{path}'", fix="Check the path."
@@ -114,12 +114,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; what matters is an error
+            warnings.simplefilter(
+                "ignore"
+            )  # about pickle protocols; errors matter, warnings do not
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # there is no end to what a corrupt file makes a reader raise
+    except Exception as error:  # a corrupt file can make a reader raise anything
         raise NmnExportError(
             "The weights must be a .safetensors file or a state dict saved by torch.save",
-            got=f"'{path}', which cannot be read so ({type(error).__name__})",
+            got=f"'{path}', which cannot be read ({type(error).__name__})",
             fix="Save them with torch.save(model.state_dict(), path). Pickled objects are not run.",
         ) from error
     for key in _WRAPPERS:
@@ -155,6 +157,6 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> Non
         raise NmnExportError(
             f"The weights in '{path}' must fit the model",
             got="; ".join(told),
-            fix="Name the model they were trained with, with the same options.",
+            fix="Name the model that they were trained with, with the same options.",
         )
     model.load_state_dict(state)

@@ -15,11 +15,11 @@ from nmn_export.models.aether_resnet import (
 
 @dataclass(frozen=True)
 class ZooEntry:
-    """A model that has a name.
+    """A model with a name.
 
     Attributes:
-        build: Makes it, with random weights.
-        input_shape: Of its one input, `x`, the batch being 2 so that it can be made dynamic.
+        build: Builds it with random weights.
+        input_shape: Shape of its input `x`. The batch size is 2, so that it can be dynamic.
     """
 
     build: Callable[[], nn.Module]
@@ -38,4 +38,4 @@ ZOO: dict[str, ZooEntry] = {
         for classes in (10, 100)
     },
 }
-"""Every model that has a name."""
+"""All models by name."""

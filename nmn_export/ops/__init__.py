@@ -1,4 +1,4 @@
-"""What each op is: its contract, its eager formula, its float64 truth and its torch op."""
+"""The ops: the declaration, eager formula, float64 truth and torch op of each."""
 
 from nmn_export.ops import conv, dense
 from nmn_export.ops.conv import exact_yat_conv, yat_conv

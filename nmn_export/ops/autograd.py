@@ -1,4 +1,4 @@
-"""Gradients for the torch ops: run the eager formula again and differentiate that."""
+"""Gradients of the torch ops, by running the eager formula again and differentiating it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,13 @@ from torch._library.custom_ops import CustomOpDef
 
 
 def register_autograd(op: CustomOpDef, eager: Callable[..., Tensor]) -> None:
-    """Give `op` the gradient of `eager`, a differentiable function of the same arguments.
+    """Register the gradient of `eager` for `op`.
 
-    Nothing but the inputs is kept for the backward pass; the price is one more forward.
+    The backward pass keeps only the inputs, at the cost of one more forward pass.
+
+    Args:
+        op: A torch op.
+        eager: A differentiable function of the same arguments.
     """
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -28,16 +28,16 @@ def yat_conv(
     """Return α (⟨p, w⟩ + b)² / (‖p − w‖² + ε) over patches p, differentiable in every argument.
 
     Args:
-        x: Input, [B, C, *S] with one to three spatial axes, any floating dtype. The half precisions
-            are computed in float32 and saturate on the way back.
+        x: Input, [B, C, *S] with one to three spatial axes, of any floating dtype. float16 and
+            bfloat16 are computed in float32, and the result saturates.
         weight: [O, C / group, *K], cast to the dtype of `x`.
         bias: [O] or [1].
         epsilon: ε > 0.
         alpha: α.
-        strides: One a spatial axis.
-        pads: Zeros before each spatial axis, then after each, as in ONNX. They count as zeros in
-            ‖p‖², while ‖w‖² is always that of the whole filter.
-        dilations: One a spatial axis.
+        strides: One per spatial axis.
+        pads: Zeros before each spatial axis, then zeros after each, as in ONNX. ‖p‖² includes them
+            as zeros. ‖w‖² is always that of the whole filter.
+        dilations: One per spatial axis.
         group: Groups of channels.
 
     Returns:
@@ -47,13 +47,13 @@ def yat_conv(
     w = weight.to(x.dtype).to(wide)
     rank = w.ndim - 2
     x_wide, padding = x.to(wide), tuple(pads[:rank])
-    if padding != tuple(pads[rank:]):  # PyTorch pads both ends alike
+    if padding != tuple(pads[rank:]):  # PyTorch pads both ends equally
         x_wide, padding = F.pad(x_wide, _torch_padding(pads)), (0,) * rank
     convolve = _CONVOLUTIONS[rank]
 
     dot = convolve(x_wide, w, None, strides, padding, dilations, group)
-    # Every square through every tap, as the nmn package sums them, so that an adapted network gives
-    # the same bits. Summing the channels first is cheaper and as accurate; the ONNX body does that.
+    # The nmn package sums squares in this order, and adapted networks must give the same bits. The
+    # ONNX body sums the channels first, which is cheaper and as accurate.
     ones = w.new_ones(group, *w.shape[1:])
     patch_sq = convolve(x_wide.square(), ones, None, strides, padding, dilations, group)
     if group > 1:
@@ -78,7 +78,7 @@ def exact_yat_conv(
     *,
     displacement: float = 0.0,
 ) -> Tensor:
-    """`yat_conv` in float64 with ‖p − w‖² summed from the differences, so nothing cancels.
+    """`yat_conv` in float64 with ‖p − w‖² as a sum of squared differences, which does not cancel.
 
     `displacement`, a multiple of ‖p‖² + ‖w‖², is added to ‖p − w‖² as rounding would.
     """
@@ -106,7 +106,7 @@ def _patches(
     dilations: Sequence[int],
     group: int,
 ) -> tuple[Tensor, list[int]]:
-    """Gather patches as [group, B·S', C/group·K]; also return S'."""
+    """Return patches as [group, B·S', C/group·K], and S'."""
     x = F.pad(x, _torch_padding(pads))
     x = x.reshape(x.shape[0], group, x.shape[1] // group, *x.shape[2:])  # [B, g, C/g, *S]
     for axis, (k, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
@@ -119,7 +119,7 @@ def _patches(
 
 
 def _torch_padding(pads: Sequence[int]) -> list[int]:
-    """Turn ONNX pads (all begins, all ends) into those of `F.pad` (last axis first, in pairs)."""
+    """Convert ONNX pads (begins, then ends) to those of `F.pad` (pairs, last axis first)."""
     rank = len(pads) // 2
     return [p for axis in reversed(range(rank)) for p in (pads[axis], pads[rank + axis])]
 
@@ -131,7 +131,7 @@ def output_size(
     pads: Sequence[int],
     dilations: Sequence[int],
 ) -> list[int]:
-    """Return the spatial output size of a convolution; every sequence has one entry an axis."""
+    """Return the spatial output size of a convolution; sequences have one entry per axis."""
     rank = len(kernel)
     return [
         (size[i] + pads[i] + pads[rank + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
@@ -143,7 +143,7 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def _in_layout_of(x: Tensor, y: Tensor) -> Tensor:
-    """Return `y` channels last if `x` is, as every implementation of the op has to."""
+    """Return `y` in channels-last format if `x` has it, as every implementation of the op must."""
     layout = _CHANNELS_LAST.get(x.ndim, torch.contiguous_format)
     if x.is_contiguous() or not x.is_contiguous(memory_format=layout):
         layout = torch.contiguous_format
@@ -179,7 +179,7 @@ def _(
     group: int,
 ) -> Tensor:
     del bias, epsilon, alpha
-    # Without this a dynamic channel axis would pass, which the op cannot have.
+    # The op cannot have a dynamic channel axis. Without this check, tracing would accept one.
     if x.shape[1] != weight.shape[1] * group:
         raise ValueError(f"x has {x.shape[1]} channels, and weight {weight.shape[1] * group}")
     size = output_size(x.shape[2:], weight.shape[2:], strides, pads, dilations)

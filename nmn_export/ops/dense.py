@@ -19,14 +19,14 @@ def yat_dense(
     """Return α (⟨x, w⟩ + b)² / (‖x − w‖² + ε), differentiable in every argument.
 
     Args:
-        x: Input, [..., K], any floating dtype. The half precisions are computed in float32 and
-            saturate on the way back.
+        x: Input, [..., K], of any floating dtype. float16 and bfloat16 are computed in float32, and
+            the result saturates.
         weight: [N, K], cast to the dtype of `x`.
         bias: [N] or [1].
         epsilon: ε > 0.
         alpha: α.
-        spherical: Divide rows of `x` and `weight` by their norms (plus 1e-8) first; the distance
-            is then max(2 − 2⟨x, w⟩, 0), for zero vectors too.
+        spherical: Divide rows of `x` and `weight` by their norms (plus 1e-8) first. The distance is
+            then max(2 − 2⟨x, w⟩, 0), also for zero vectors.
 
     Returns:
         [..., N] in the dtype of `x`.
@@ -38,8 +38,8 @@ def yat_dense(
         x_wide, w = unit_rows(x_wide), unit_rows(w)
     dot = numerator = x_wide @ w.t()
     if b is not None:
-        # As the nmn package has it, so that an adapted network gives the same bits. What the
-        # detour costs the distance is the rounding of b, which only a very large one makes felt.
+        # The nmn package computes it this way, and adapted networks must give the same bits. The
+        # distance loses digits only if b is very large.
         numerator = dot + b
         dot = numerator - b
     if spherical:
@@ -60,7 +60,7 @@ def exact_yat_dense(
     *,
     displacement: float = 0.0,
 ) -> Tensor:
-    """`yat_dense` in float64 with ‖x − w‖² summed from the differences, so nothing cancels.
+    """`yat_dense` in float64 with ‖x − w‖² as a sum of squared differences, which does not cancel.
 
     `displacement`, a multiple of ‖x‖² + ‖w‖², is added to ‖x − w‖² as rounding would.
     """
@@ -106,7 +106,7 @@ def _(
     spherical: bool,
 ) -> Tensor:
     del bias, epsilon, alpha, spherical
-    # Without this a dynamic last axis would pass, which the op cannot have.
+    # The op cannot have a dynamic last axis. Without this check, tracing would accept one.
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x has {x.shape[-1]} features, and weight {weight.shape[1]}")
     return x.new_empty(*x.shape[:-1], weight.shape[0])

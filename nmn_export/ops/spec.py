@@ -1,4 +1,4 @@
-"""An op's contract, from which its ONNX schema, its nodes and its reports are made."""
+"""The declaration of an op. Its ONNX schema, nodes, plugin fields and reports are made from it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ DOMAIN = "ai.nmn"
 """ONNX domain of the ops and of their functions."""
 
 VERSION = 1
-"""Version of the domain; also `plugin_version`, by which TensorRT looks the plugin up."""
+"""Version of the domain. It is also the `plugin_version` by which TensorRT finds the plugin."""
 
 AttributeValue = float | int | tuple[int, ...] | str
 
@@ -20,16 +20,15 @@ class OpSpec:
     """One `ai.nmn` op.
 
     Attributes:
-        name: Its name in ONNX, never one that ONNX itself uses: TensorRT ignores domains.
-        summary: One sentence with the formula.
-        inputs: Inputs in order, each with its shape. None is optional: a function cannot do
-            without one unless it branches, and TensorRT does not parse the branch.
-        attributes: Names, with a default; `None` where the node must say, and the ONNX type then
-            follows `attribute_types`.
-        attribute_types: The Python type of each attribute; `tuple` stands for a list of integers.
-        torch_op: The PyTorch op (`torch.ops.nmn.…`) that the exporter turns into this one.
-        exact: The op in float64 with the distance by direct differences: the truth that every
-            runtime is compared with. Takes the arguments of `torch_op`.
+        name: Name in ONNX. It must not be the name of a standard op: TensorRT ignores domains.
+        summary: The formula, in one sentence.
+        inputs: Inputs in order, each with its shape. No input is optional: a function would need
+            control flow for that, which TensorRT does not parse.
+        attributes: Defaults by name. An attribute with the default `None` is required.
+        attribute_types: Python type of each attribute. `tuple` stands for a list of integers.
+        torch_op: The PyTorch op (`torch.ops.nmn.…`) that is exported as this op.
+        exact: The op in float64, with the distance computed from differences. All runtimes are
+            compared with it. It takes the arguments of `torch_op`.
     """
 
     name: str

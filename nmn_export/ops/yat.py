@@ -1,4 +1,4 @@
-"""The ⵟ-product in PyTorch: the one formula that every eager op ends in, and its precision rules.
+"""The ⵟ-product in PyTorch: the formula that all eager ops share, and its precision rules.
 
 y = α (s + b)² / (max(‖x‖² + ‖w‖² − 2s, 0) + ε),    s = ⟨x, w⟩
 """
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 Scalar = float | Tensor
-"""A number, or a tensor of one element that gradients may flow through."""
+"""A number, or a tensor of one element that may need gradients."""
 
 HALF_PRECISIONS = (torch.float16, torch.bfloat16)
 
@@ -40,12 +40,12 @@ def yat(
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype to accumulate in: float32 for the half precisions, else `dtype`."""
+    """Return the dtype to accumulate in: float32 for float16 and bfloat16, else `dtype`."""
     return torch.float32 if dtype in HALF_PRECISIONS else dtype
 
 
 def saturate(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """Cast to `dtype`, a value too large for it becoming its largest finite one; NaN stays."""
+    """Cast to `dtype`. Values beyond its range become its largest finite value; NaN stays NaN."""
     if y.dtype == dtype:
         return y
     limit = torch.finfo(dtype).max

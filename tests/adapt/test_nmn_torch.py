@@ -244,7 +244,7 @@ def test_unknown_layer_is_refused_and_unknown_container_searched(nmn_torch: Modu
             self.gain = nn.Parameter(torch.ones(1))
 
     assert type(adapt(Holder()).inner) is YatDense
-    assert "got Owner, the model itself. Replace it by one of those." in refusal(Owner())
+    assert "got Owner, the model itself. Replace it by one of these." in refusal(Owner())
 
 
 def test_layer_of_an_older_release_is_refused() -> None:
@@ -253,7 +253,7 @@ def test_layer_of_an_older_release_is_refused() -> None:
 
     message = refusal(nn.Sequential(YatConv2d(2, 3, 3)))
     assert "those up to 0.2.6 add the bias after dividing" in message
-    assert "got YatConv2d at '0', built by such a release." in message
+    assert "got YatConv2d at '0', of such a release." in message
 
 
 @pytest.mark.parametrize("name", ["weight", "bias"])
@@ -285,7 +285,7 @@ def test_additions_are_refused(nmn_torch: ModuleType) -> None:
     layer = nmn_torch.YatNMN(16, 5)
     layer.gate = nn.Linear(16, 5)
     layer.register_buffer("scale", torch.ones(1))
-    assert "got YatNMN, the model itself, which holds scale, gate. Use a plain" in refusal(layer)
+    assert "got YatNMN, the model itself, which also has scale, gate. Use a plain" in refusal(layer)
 
 
 def test_option_that_ours_lack_is_refused(nmn_torch: ModuleType) -> None:

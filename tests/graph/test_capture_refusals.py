@@ -46,7 +46,8 @@ def test_an_opset_out_of_range(opset: int) -> None:
 def test_a_dynamic_axis_of_no_input() -> None:
     message = refusal(YatDense(6, 3), X, {"image": {0: "batch"}})
     assert message == (
-        "A dynamic axis must belong to an input; got 'image', inputs being x. Name one of them."
+        "A dynamic axis must belong to an input; got 'image'; the inputs are x. Use one of these "
+        "names."
     )
 
 
@@ -66,8 +67,8 @@ def test_dynamic_axes_of_one_name_and_two_sizes() -> None:
     inputs = {"x": torch.randn(2, 6), "y": torch.randn(3, 6)}
     message = refusal(Sum(), inputs, {"x": {0: "n"}, "y": {0: "n"}})
     assert message == (
-        "Dynamic axes of one name have one size; got 2 and 3 for 'n'. "
-        "Name them apart, or make the example's sizes equal."
+        "Dynamic axes with the same name must have the same size; got 2 and 3 for 'n'. "
+        "Use different names, or an example with equal sizes."
     )
 
 
@@ -75,9 +76,9 @@ def test_dynamic_axes_of_one_name_and_two_sizes() -> None:
     ("model", "shape", "axes", "fixed"),
     [
         (YatDense(6, 3), (2, 6), {0: "n", 1: "features"}, "x:1"),
-        (YatConv2d(4, 3, 2), (2, 4, 5, 5), {0: "n", 1: "channels", 2: "h"}, "x:1"),
+        (nn.Sequential(YatConv2d(4, 3, 2)), (2, 4, 5, 5), {0: "n", 1: "channels", 2: "h"}, "x:1"),
         (nn.Sequential(nn.Flatten(), YatDense(24, 3)), (2, 4, 6), {0: "n", 2: "w"}, "x:2"),
-        (YatConv2d(4, 3, 5), (2, 4, 5, 6), {2: "h", 3: "w"}, "x:2"),
+        (nn.Sequential(YatConv2d(4, 3, 5)), (2, 4, 5, 6), {2: "h", 3: "w"}, "x:2"),
     ],
     ids=["features", "channels", "flattened", "example-too-small"],
 )
@@ -86,9 +87,9 @@ def test_a_dynamic_axis_that_the_model_fixes(
 ) -> None:
     message = refusal(model, {"x": torch.randn(shape)}, {"x": axes})
     assert message == (
-        "A dynamic axis must be one that the model leaves open; got a model that fixes "
-        f"{fixed}. Leave that axis out of the dynamic ones; if the example is so small that one "
-        "of its feature maps has size 1 there, give a larger one."
+        "A model must work for all sizes of a dynamic axis; got a model that fixes the size of "
+        f"{fixed}. Do not make that axis dynamic. If a feature map of the example has size 1 "
+        "there, give a larger example."
     )
 
 
@@ -96,8 +97,8 @@ def test_layers_of_two_dtypes() -> None:
     inputs = {"x": torch.randn(2, 6), "y": torch.randn(2, 6)}
     message = refusal(Sum(dtype=torch.float16), inputs)
     assert message == (
-        "All YatDense ops of a model share one dtype, since they share one function; got float "
-        "and float16. Export with dtype=, which converts the whole model."
+        "All YatDense ops of a model must have the same dtype: they share one function; "
+        "got float and float16. Export with dtype=, which converts the whole model."
     )
 
 
@@ -112,7 +113,7 @@ def test_layers_in_float64() -> None:
 def test_a_model_that_cannot_be_traced() -> None:
     message = refusal(nn.Sequential(YatDense(6, 3), Branching()), X)
     assert message.startswith("torch.export must be able to trace the model; got ")
-    assert message.endswith(" Run torch.export.export on the model for the whole report.")
+    assert message.endswith(" Run torch.export.export on the model for the complete report.")
     assert "\n" not in message
 
 

@@ -82,7 +82,7 @@ def test_checkpoints_of_every_usual_kind_load(source, tmp_path, write):
     ("spec", "message"),
     [
         ("aether-resnet19", "Did you mean aether-resnet18"),
-        ("nothing-like-it", "is a name of the zoo"),
+        ("nothing-like-it", "is a name from the zoo"),
         ("{source}:nets", "must define 'nets'.*Did you mean net"),
         ("{source}:number", "must be or return a torch.nn.Module; got int"),
         ("{source}:broken", "callable without arguments; got RuntimeError: no data set here"),
