@@ -61,6 +61,12 @@ def parse_example(
             names are not those of the model's arguments, or the axes have none of these forms.
     """
     given = _by_name(model, inputs)
+    if not all(isinstance(name, str) and name for name in given):
+        raise NmnExportError(
+            "Input names must be strings that are not empty",
+            got=", ".join(map(repr, given)),
+            fix="Use the names of the model's arguments.",
+        )
     tensors = {name: _checked(name, t) for name, t in given.items() if t is not None}
     if dtype is not None:
         tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}

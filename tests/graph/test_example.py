@@ -105,6 +105,8 @@ REFUSED = {
     "an array": (Pair, (X.numpy(),), "got ndarray for 'x'. Use torch.from_numpy for an array."),
     "an array by itself": (Pair, X.numpy(), "got ndarray. Use torch.from_numpy"),
     "a string": (Pair, "x", "got str."),
+    "an empty name": (lambda: nn.Sequential(Pair()), {"": X}, "that are not empty; got ''. Use"),
+    "a number for a name": (Pair, {0: X}, "Input names must be strings that are not empty; got 0."),
     "too many inputs": (Pair, (X,) * 4, "The model takes 3 inputs: x, mask, bias; got 4."),
 }
 

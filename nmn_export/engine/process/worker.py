@@ -5,6 +5,7 @@ standard input means that the parent is gone. Only then does the worker remove t
 exit; if it exited earlier, a parent that is killed would leave the folder behind.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -51,6 +52,10 @@ _TOO_OLD = (
 """Part of TensorRT's message for a target that lacks an operation, and the fix."""
 
 
+_ATTEMPTS = 100
+"""Number of attempts to remove the shared folder."""
+
+
 def main() -> None:
     """Build one engine: `worker PACKAGE FOLDER`."""
     package, folder = sys.argv[1], Path(sys.argv[2])
@@ -81,7 +86,8 @@ def _take_standard_output() -> Callable[[Report], None]:
 
     def send(report: Report) -> None:
         line = json.dumps({type(report).__name__: asdict(report)})
-        with lock:
+        # If the parent is gone, this process must not end here: `_leave` removes the shared folder.
+        with lock, contextlib.suppress(BrokenPipeError):
             print(line, file=stream, flush=True)
 
     return send
@@ -93,7 +99,11 @@ def _leave_with_parent(folder: Path) -> None:
 
 
 def _leave(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove the shared folder, although the build may still write to it, and end the process."""
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            break
     os._exit(1)
 
 
