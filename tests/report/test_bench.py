@@ -101,7 +101,7 @@ def test_files_that_are_meant_to_differ_are_timed_on_given_inputs(files):
     assert result.given
     assert result.inputs == {"x": "5x3x10x10 float32"}
     assert json.loads(bench_json(result))["tolerance"] is None
-    assert "not held to a tolerance" in " ".join(bench_notes(result))
+    assert "the tolerance is infinite" in " ".join(bench_notes(result))
 
 
 def test_a_process_that_dies_is_one_line(files, monkeypatch):
