@@ -24,13 +24,20 @@ def check_model(model: object) -> nn.Module:
     """Return the model, if it is a module whose parameters and buffers have values.
 
     Raises:
-        NmnExportError: It is not a module, or has tensors on the meta device.
+        NmnExportError: It is not a module, or a TorchScript module, or has tensors on the meta
+            device.
     """
     if not isinstance(model, nn.Module):
         raise NmnExportError(
             "The model must be a torch.nn.Module",
             got=f"{getattr(model, '__name__', '')} ({type(model).__name__})".strip(),
             fix="Call the function that makes it, or put the computation into a module's forward.",
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise NmnExportError(
+            "The model must be a module that torch.export can trace",
+            got="a TorchScript module",
+            fix="Use the module that it was made from.",
         )
     meta = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
     if meta:

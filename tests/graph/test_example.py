@@ -90,6 +90,7 @@ REFUSED = {
     "a lambda": (lambda: lambda x: x, X, "must be a torch.nn.Module; got <lambda> (function)"),
     "a class": (lambda: YatDense, X, "must be a torch.nn.Module; got YatDense (type)"),
     "None for a model": (lambda: None, X, "must be a torch.nn.Module; got (NoneType)"),
+    "TorchScript": (lambda: torch.jit.trace(nn.ReLU(), X), X, "got a TorchScript module. Use the"),
     "a model without values": (
         meta_model,
         X,
