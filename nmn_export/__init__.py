@@ -8,7 +8,7 @@ from pathlib import Path
 if Path(sys.argv[0]).stem == "nmn-export" and (
     signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):
-    # The command's first seconds are the imports below; who stops it there wants no traceback.
+    # The imports below take seconds. Ctrl-C during that time must not print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch

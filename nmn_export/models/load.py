@@ -148,15 +148,15 @@ def _load_weights(model: nn.Module, state: dict[str, Tensor], path: Path) -> Non
             if state[name].shape != own[name].shape
         ),
     }
-    told = [
+    problems = [
         f"{kind}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
         for kind, names in faults.items()
         if names
     ]
-    if told:
+    if problems:
         raise NmnExportError(
             f"The weights in '{path}' must fit the model",
-            got="; ".join(told),
+            got="; ".join(problems),
             fix="Name the model that they were trained with, with the same options.",
         )
     model.load_state_dict(state)

@@ -29,10 +29,10 @@ from nmn_export.engine.plugin_library import find_plugin_library
 from nmn_export.errors import NmnExportError
 try:
     found = find_plugin_library()
-    told = found and dataclasses.asdict(found) | {"path": str(found.path)}
+    description = found and dataclasses.asdict(found) | {"path": str(found.path)}
 except NmnExportError as error:
-    told = {"error": str(error)}
-print(json.dumps(told))
+    description = {"error": str(error)}
+print(json.dumps(description))
 """
 
 
@@ -122,12 +122,12 @@ def _plugin_library() -> Finding:
     found, fix = None, "Run: make plugin; or specify the library with NMN_EXPORT_PLUGIN."
     if looked.returncode:
         fix = "The existing library cannot be loaded. Run: make plugin"
-    elif (told := json.loads(looked.stdout)) and "error" in told:
-        fix = told["error"]
-    elif told:
-        cubins = ", ".join(map(format_capability, told["capabilities"]))
-        later = f", PTX for {told['ptx'] / 10} and later" if told["ptx"] else ""
-        found = f"{told['version']}, for capabilities {cubins}{later}"
+    elif (description := json.loads(looked.stdout)) and "error" in description:
+        fix = description["error"]
+    elif description:
+        cubins = ", ".join(map(format_capability, description["capabilities"]))
+        later = f", PTX for {description['ptx'] / 10} and later" if description["ptx"] else ""
+        found = f"{description['version']}, for capabilities {cubins}{later}"
     return Finding("TensorRT plugin", found, "fused kernels in engines", fix)
 
 
