@@ -15,6 +15,7 @@ Exit code: 0, or 1 if a question was not answered, or 2 for an error of the user
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -45,6 +46,9 @@ PACKAGES = (
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
 
 LIBRARY = ROOT / "nmn_export/engine/libnmn_plugin.so"
+
+ENGINES = "engines"
+"""Folder in TARGET_DIR that `rtx_measure` writes engines to."""
 
 WORKER = ROOT / "benchmarks/rtx_measure.py"
 
@@ -158,6 +162,7 @@ def measure(target: Path, out: Path, seconds: float, limit: float) -> int:
         raise RtxError(
             f"--out must be a writable folder; got '{out}': {error.strerror}."
         ) from error
+    shutil.rmtree(target / ENGINES, ignore_errors=True)  # of an earlier run
     paths = os.pathsep.join(filter(None, (str(target.absolute()), os.environ.get("PYTHONPATH"))))
     start = ["env", f"PYTHONPATH={paths}", sys.executable, "-P", str(WORKER)]
     budget, failed = Budget(seconds), 0

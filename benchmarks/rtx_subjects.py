@@ -56,17 +56,26 @@ def write_subject(folder: Path, name: str, model: nn.Module, x: Tensor, dtype: s
     np.savez(folder / f"{name}.npz", x=inputs["x"], truth=truth, limit=limit)
 
 
+def subjects() -> dict[str, tuple[nn.Module, Tensor, str]]:
+    """Return network, inputs and dtype of every subject by name."""
+    torch.manual_seed(0)
+    layers = {"linear-layer": nn.Linear(64, 32), "dense-layer": YatDense(64, 32)}
+    named: dict[str, tuple[nn.Module, Tensor, str]] = {
+        name: (Layer(layer), torch.randn(4, 64), "float32") for name, layer in layers.items()
+    }
+    network, images = aether_resnet18(), torch.randn(8, 3, 224, 224)
+    for dtype in ("float32", "float16"):
+        named[f"resnet18-{dtype}"] = network, images, dtype
+        named[f"resnet18-linear-{dtype}"] = linear_twin(network), images, dtype
+    return named
+
+
 def main(folder: Path) -> None:
     """Write every subject, in place of earlier ones."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    torch.manual_seed(0)
-    for name, layer in (("linear", nn.Linear(64, 32)), ("dense", YatDense(64, 32))):
-        write_subject(folder, f"{name}-layer", Layer(layer), torch.randn(4, 64), "float32")
-    network, images = aether_resnet18(), torch.randn(8, 3, 224, 224)
-    for dtype in ("float32", "float16"):
-        write_subject(folder, f"resnet18-{dtype}", network, images, dtype)
-        write_subject(folder, f"resnet18-linear-{dtype}", linear_twin(network), images, dtype)
+    for name, subject in subjects().items():
+        write_subject(folder, name, *subject)
 
 
 if __name__ == "__main__":
