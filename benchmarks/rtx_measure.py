@@ -86,10 +86,14 @@ def layers(target: Path, subject: str, plugin: str, batch: str) -> Answer:
     """Return what the engine inspector says of the plugin layers: tactics, formats and dtypes."""
     running = trt.Runtime(trt.Logger(trt.Logger.WARNING))
     running.get_plugin_registry().load_library(str(LIBRARY))
-    plan = engine_file(target, subject, plugin, batch).read_bytes()
-    opened = running.deserialize_cuda_engine(plan)
+    file = engine_file(target, subject, plugin, batch)
+    if not file.is_file():
+        raise _not_built(file)
+    opened = running.deserialize_cuda_engine(file.read_bytes())
     if opened is None:
-        raise RuntimeError("TensorRT-RTX does not load the engine")
+        raise NmnExportError(
+            "TensorRT-RTX must be able to load the engine", got=f"'{file}'", fix="See its message."
+        )
     inspector = opened.create_engine_inspector()
     information = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     found = information["Layers"]
@@ -106,6 +110,8 @@ def timing(target: Path, dtype: str, batch: str) -> Answer:
         "plugin": engine_file(target, network, "require", batch),
     }
     there = [name for name, file in files.items() if file.is_file()]
+    if not there:
+        raise _not_built(*files.values())
     with np.load(target / "subjects" / f"{network}.npz") as arrays:
         inputs = {"x": arrays["x"][: int(batch)]}
     answer: Answer = {"engines": there, "missing": [name for name in files if name not in there]}
@@ -124,13 +130,25 @@ def engine_file(target: Path, subject: str, plugin: str, batch: str) -> Path:
     return target / "engines" / f"{subject}-{plugin}-{batch}.engine"
 
 
+def _not_built(*files: Path) -> NmnExportError:
+    return NmnExportError(
+        "An engine must have been built by an earlier question",
+        got=f"no {', '.join(file.name for file in files)}",
+        fix="Their records have the reason.",
+    )
+
+
 QUESTIONS: dict[str, Callable[..., Answer]] = {
     f.__name__: f for f in (versions, runtime, engine, layers, timing)
 }
 
 
 def main(target: str, question: str, *arguments: str) -> int:
-    answer = QUESTIONS[question](Path(target), *arguments)
+    try:
+        answer = QUESTIONS[question](Path(target), *arguments)
+    except NmnExportError as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
     print(json.dumps(answer, default=str), flush=True)
     if answer.get("passed", True):
         return 0

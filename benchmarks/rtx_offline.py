@@ -39,7 +39,8 @@ SOURCES = ("tensorrt_rtx", "tensorrt_rtx_cu13")
 PACKAGES = (
     "tensorrt_rtx_cu13_bindings", "tensorrt_rtx_cu13_libs", "onnx", "onnxscript", "onnx-ir",
     "ml_dtypes", "protobuf", "safetensors", "packaging", "typing_extensions", "typer",
-    "annotated-doc", "shellingham", "rich", "markdown-it-py", "mdurl", "Pygments",
+    "annotated-doc", "shellingham", "rich", "markdown-it-py", "mdurl", "Pygments", "pydantic",
+    "pydantic_core", "annotated-types", "typing-inspection",
 )  # fmt: skip
 """Wheels of TensorRT-RTX, and what nmn_export needs beside PyTorch, NumPy and Triton."""
 

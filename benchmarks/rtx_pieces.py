@@ -1,6 +1,6 @@
 """Files cut into pieces that a small transfer can carry, and installed from them; no dependencies.
 
-The pieces are consecutive parts of one tar archive, which contains `wheels/` and `subjects/`.
+The pieces are consecutive parts of one zip archive, which contains `wheels/` and `subjects/`.
 `pieces.json` lists their names, sizes and SHA-256.
 """
 
@@ -8,7 +8,6 @@ import hashlib
 import json
 import shutil
 import sys
-import tarfile
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -47,26 +46,20 @@ def cut(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tempfile.TemporaryFile(dir=folder) as archive:
-        with tarfile.open(fileobj=archive, mode="w") as tar:
+        with zipfile.ZipFile(archive, "w") as content:
             for place, files in ((WHEELS, wheels), (SUBJECTS, subjects)):
                 for file in sorted(files):
-                    tar.add(file, f"{place}/{file.name}", filter=_without_origin)
+                    # A ZipInfo of its own has no date.
+                    content.writestr(zipfile.ZipInfo(f"{place}/{file.name}"), file.read_bytes())
         archive.seek(0)
-        pieces = []
-        while content := archive.read(size):
+        pieces: list[dict[str, Any]] = []
+        while part := archive.read(size):
             name = f"piece-{len(pieces) + 1:02}"
-            (folder / name).write_bytes(content)
-            pieces.append(_describe(name, content))
+            (folder / name).write_bytes(part)
+            pieces.append(_describe(name, part))
     listed = {"python": python, "pieces": pieces}
     (folder / LIST).write_text(json.dumps(listed, indent=1) + "\n")
     return len(pieces)
-
-
-def _without_origin(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.mtime = entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    entry.mode = 0o644
-    return entry
 
 
 def _describe(name: str, content: bytes) -> dict[str, Any]:
@@ -170,9 +163,8 @@ def _unpack(pieces: Sequence[Path], folder: Path) -> None:
     with tempfile.TemporaryFile(dir=folder.parent) as archive:
         for piece in pieces:
             archive.write(piece.read_bytes())
-        archive.seek(0)
-        with tarfile.open(fileobj=archive) as tar:
-            tar.extractall(folder, filter="data")
+        with zipfile.ZipFile(archive) as content:
+            content.extractall(folder)
     for wheel in sorted((folder / WHEELS).iterdir()):
         with zipfile.ZipFile(wheel) as content:
             content.extractall(folder)

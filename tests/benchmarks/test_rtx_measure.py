@@ -134,6 +134,21 @@ def test_plugin_layers_are_listed_as_the_inspector_describes_them(tmp_path, caps
     assert answer == {"layers": 2, "plugin_layers": [plugin], "first_layers": layers}
 
 
+@pytest.mark.parametrize(
+    "question",
+    [("layers", SUBJECT, "require", "4"), ("timing", "float32", "1")],
+    ids=lambda question: question[0],
+)
+def test_a_question_about_an_engine_that_was_not_built_fails_in_one_line(
+    tmp_path, capsys, question
+):
+    assert rtx_measure.main(str(tmp_path), *question) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: An engine must have been built by an earlier question")
+    assert printed.err.count("\n") == 1
+
+
 class FakeRuntime:
     """The parts of `IRuntime` and of what comes from it that list layers."""
 

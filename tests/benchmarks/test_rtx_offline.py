@@ -24,7 +24,7 @@ def pack(folder: Path, contents: dict[str, str], python: str | None = None) -> P
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, content in contents.items():
             archive.writestr(zipfile.ZipInfo(name), content)
-    subject.write_bytes(bytes(range(256)) * 4)
+    subject.write_bytes(bytes(range(256)) * 40)
     cut([wheel], [subject], folder / PIECES, 3000, python or running_python())
     return folder / PIECES
 
@@ -58,7 +58,7 @@ def test_pieces_that_arrive_one_by_one_are_installed_in_the_end(tmp_path, capsys
     assert printed.startswith("installed ")
     for name, content in PACKAGE.items():
         assert (target / name).read_text() == content
-    assert (target / "subjects/net.onnx").read_bytes() == bytes(range(256)) * 4
+    assert (target / "subjects/net.onnx").read_bytes() == bytes(range(256)) * 40
     assert (target / "tensorrt_rtx_libs/libtensorrt_rtx.so").read_text() == "library"
 
 
