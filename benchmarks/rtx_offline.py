@@ -82,7 +82,7 @@ def pack(out: Path, python: str) -> str:
         raise RtxError(f"The plugin library must be built; got no '{LIBRARY}'. Run `make plugin`.")
     downloads, own, subjects = out / f"wheels-{python}", out / "nmn_export", out / "subjects"
     wheels = [_wheel(name, downloads, python) for name in (*SOURCES, *PACKAGES)]
-    own.mkdir(exist_ok=True)
+    own.mkdir(parents=True, exist_ok=True)
     for earlier in own.iterdir():
         earlier.unlink()
     _run(
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(install(options.source, options.target))
         else:
             return bool(measure(options.target, options.out, options.budget, options.limit))
-    except RtxError as error:
+    except (RtxError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -165,6 +166,25 @@ def test_wheels_of_an_earlier_pack_are_used_again(tmp_path, monkeypatch):
         rtx_offline._wheel("rich", tmp_path, "3.12")
     with pytest.raises(RtxError, match="no version of unknown"):
         rtx_offline._wheel("unknown", tmp_path, "3.12")
+
+
+def test_pack_needs_the_plugin_library(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rtx_offline, "LIBRARY", tmp_path / "libnmn_plugin.so")
+    assert rtx_offline.main(["pack", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("Run `make plugin`.\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_command_that_fails_is_one_line():
+    with pytest.raises(RtxError, match=r"must succeed; got: the reason$"):
+        rtx_offline._run(sys.executable, "-c", "import sys; sys.exit('first\\nthe reason')")
+
+
+def test_a_target_that_cannot_be_written_is_an_error(tmp_path, capsys):
+    pieces, target = pack(tmp_path / "packed", PACKAGE), tmp_path / "target"
+    target.touch()
+    assert install(pieces, target) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_every_packed_package_is_pinned():

@@ -65,6 +65,14 @@ def test_the_cases_after_a_crash_still_run(tmp_path, case, expected):
     assert "z: exit code 0" in printed
 
 
+def test_make_without_a_virtual_environment_runs_the_copied_cases():
+    command = ["make", "-n", "--no-print-directory", "gpu-plugin", "VENV=nowhere"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    *calls, last = done.stdout.splitlines()
+    assert calls == ["make gpu-plugin-run"]
+    assert last.startswith("tests/plugins/run_cases.sh build/plugin build/cases ")
+
+
 def test_without_cases_it_says_how_to_make_them(tmp_path):
     code, printed = run(tmp_path)
     assert code == 2
