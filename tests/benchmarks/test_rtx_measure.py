@@ -125,13 +125,18 @@ def timed_target(folder: Path) -> Path:
 
 def test_plugin_layers_are_listed_as_the_inspector_describes_them(tmp_path, capsys, monkeypatch):
     plugin = {"Name": "head", "LayerType": "PluginV3", "TacticName": "64x64"}
-    layers = [{"Name": "conv", "LayerType": "Conv"}, plugin]
+    named = {"Name": "layer1.0.yat_conv", "LayerType": "Other"}
+    layers = [{"Name": "conv", "LayerType": "Conv"}, plugin, named, {"Name": "relu"}]
     monkeypatch.setattr(rtx_measure.trt, "Runtime", lambda _: FakeRuntime(layers))
     rtx_measure.engine_file(tmp_path, SUBJECT, "require", "4").parent.mkdir()
     rtx_measure.engine_file(tmp_path, SUBJECT, "require", "4").write_bytes(b"plan")
     code, answer = ask(capsys, str(tmp_path), "layers", SUBJECT, "require", "4")
     assert code == 0
-    assert answer == {"layers": 2, "plugin_layers": [plugin], "first_layers": layers}
+    assert answer == {
+        "layers": 4,
+        "plugin_layers": [plugin, named],
+        "first_layers": layers[:3],
+    }
 
 
 @pytest.mark.parametrize(
