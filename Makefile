@@ -17,7 +17,11 @@ TENSORRT_INCLUDE_DIR := build/headers/kernel_lens/include/tensorrt
 endif
 LIBRARY := nmn_export/engine/libnmn_plugin.so
 
-.PHONY: demo test lint types bench gpu gpu-plugin kernels plugin wheel clean FORCE
+# Folder for results of gpu-plugin-run.
+OUT ?= build
+
+.PHONY: demo test lint types bench gpu gpu-plugin gpu-plugin-cases gpu-plugin-run kernels plugin \
+	wheel clean FORCE
 
 demo: $(INSTALLED)  ## train, export, run and check a small network, and AetherResNet-18
 	$(BIN)/python -m examples.demo
@@ -40,9 +44,17 @@ bench: $(INSTALLED)  ## ONNX Runtime on the CPU, and the table in the README tha
 gpu:  ## the fused kernels, on a machine with a GPU, PyTorch and Triton, and nothing installed
 	$(PYTHON) -m benchmarks.gpu
 
-gpu-plugin:  ## the plugins' enqueue, on a machine with a GPU, PyTorch and build/plugin of elsewhere
-	rm -rf build/cases && $(PYTHON) -m tests.plugins.written_cases build/cases
-	build/plugin/nmn_plugin_test build/plugin/libnmn_plugin.so build/cases
+# Without .venv it runs what was built elsewhere and copied here: build/plugin and build/cases.
+gpu-plugin:  ## the plugins' kernels on a GPU, without TensorRT
+	$(if $(wildcard $(INSTALLED)),$(MAKE) gpu-plugin-cases)
+	$(MAKE) gpu-plugin-run
+
+gpu-plugin-cases: $(LIBRARY)  ## make build/plugin and build/cases for gpu-plugin-run, without a GPU
+	rm -rf build/cases
+	$(BIN)/python -m tests.plugins.written_cases build/cases
+
+gpu-plugin-run:  ## run the cases on a GPU; results are added to gpu-plugin.txt in the folder OUT
+	tests/plugins/run_cases.sh build/plugin build/cases $(OUT)
 
 kernels: $(KERNELS)  ## compile them ahead of time and audit them, without a GPU
 

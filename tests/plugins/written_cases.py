@@ -101,12 +101,16 @@ def _prepared(case: DenseCase | ConvCase, weight: Tensor, bias: Tensor) -> list[
 
 
 def main(folder: Path) -> None:
-    """Write every case in every dtype and form."""
+    """Write every case in every dtype and form: `FOLDER/CASE/CASE-DTYPE-FORM`.
+
+    The forms of a case have a folder of their own, because run_cases.sh runs each case in its own
+    process.
+    """
     for case in (*DENSE_CASES, *CONV_CASES, *ALIGNED_CASES):
-        op = "dense" if isinstance(case, DenseCase) else "conv"
-        for dtype, name in NAMES.items():
+        name = f"{'dense' if isinstance(case, DenseCase) else 'conv'}-{case.id}"
+        for dtype, dtype_name in NAMES.items():
             for form in ("raw", "prepared"):
-                place = folder / f"{op}-{case.id}-{name}-{form}"
+                place = folder / name / f"{name}-{dtype_name}-{form}"
                 write_case(place, case, dtype, prepared=form == "prepared")
 
 
