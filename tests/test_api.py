@@ -51,7 +51,7 @@ def test_a_dynamic_axis_may_be_given_as_pytorch_has_it(small_net, tmp_path, size
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
-def test_run_gives_what_pytorch_gives(small_net, small_file, batch):
+def test_run_agrees_with_pytorch(small_net, small_file, batch):
     x = torch.randn(batch, 3, 10, 10)
     with torch.no_grad():
         expected = small_net(x).numpy()
@@ -150,7 +150,7 @@ def test_models_may_have_several_inputs_and_outputs(tmp_path):
         ({"x": np.zeros((1, 3, 10, 10))}, r"has dtype float32; got float64.*astype\('float32'\)"),
     ],
 )
-def test_run_says_what_is_wrong_with_inputs(small_file, inputs, message):
+def test_run_reports_invalid_inputs(small_file, inputs, message):
     with pytest.raises(NmnExportError, match=message):
         run(small_file, inputs)
 
@@ -162,7 +162,7 @@ def test_run_says_what_is_wrong_with_inputs(small_file, inputs, message):
         (torch.randn(2, 3), "must run on the example inputs"),
     ],
 )
-def test_export_says_what_is_wrong_with_example_inputs(small_net, tmp_path, x, message):
+def test_export_reports_invalid_example_inputs(small_net, tmp_path, x, message):
     with pytest.raises(NmnExportError, match=message):
         export(small_net, x, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []

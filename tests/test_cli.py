@@ -79,8 +79,8 @@ def test_check_says_when_the_inputs_overflow_in_eager_pytorch(folder):
 
 
 def test_check_speaks_json(folder):
-    told = cli(folder, "check", "m.onnx", "--reference", "my_model.py:net", "--json")
-    assert json.loads(told.stdout)["passed"] is True
+    reported = cli(folder, "check", "m.onnx", "--reference", "my_model.py:net", "--json")
+    assert json.loads(reported.stdout)["passed"] is True
 
 
 def test_check_fails_with_exit_code_1_for_other_weights(folder):
@@ -102,8 +102,8 @@ def test_inspect_lists_the_ops_and_the_origin(folder):
     assert result.returncode == 0
     assert "YatConv float32" in result.stdout
     assert "parameters_sha256" in result.stdout
-    told = json.loads(cli(folder, "inspect", "m.onnx", "--json").stdout)
-    assert [op["name"] for op in told["ops"]] == ["0", "3"]
+    reported = json.loads(cli(folder, "inspect", "m.onnx", "--json").stdout)
+    assert [op["name"] for op in reported["ops"]] == ["0", "3"]
 
 
 def test_inline_leaves_standard_ops_only(folder):
@@ -262,7 +262,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(wrong_files, arguments, message
     assert after == [path for path in before if path.name != "__pycache__"]
 
 
-def test_an_unknown_option_is_told(folder):
+def test_an_unknown_option_is_reported(folder):
     result = cli(folder, "export", "--nonsense")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr

@@ -122,14 +122,14 @@ def test_one_shape_of_trtexec_is_all_three(cli):
     assert record()["profile"] == {"x": {"min": shape, "opt": shape, "max": shape}}
 
 
-def test_what_a_target_lacks_is_no_matter_of_verbosity(cli):
+def test_missing_operations_of_a_target_are_reported_at_any_verbosity(cli):
     result = cli(*BUILD[:-1], "7.5")
     assert result.code == 2
     assert "Build for another compute capability. float16 does not help" in result.err
     assert "--verbosity" not in result.err
 
 
-def test_plugin_layers_that_are_no_ops_of_ours_are_told(cli):
+def test_plugin_layers_of_others_are_reported(cli):
     model = onnx.load("m.onnx")
     (node,) = [node for node in model.graph.node if node.op_type == "YatDense"]
     node.domain = "com.example"

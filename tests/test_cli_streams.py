@@ -28,10 +28,12 @@ def test_a_full_standard_output_is_one_line(small_file, options):
         Path("/dev/full").open("w") as full,
         start(small_file, "inspect", str(small_file), *options, stdout=full) as process,
     ):
-        _, told = process.communicate()
+        _, reported = process.communicate()
     assert process.returncode == 2
-    assert len(told.splitlines()) == 1
-    assert told.startswith("error: There must be disk space for the output and the temporary files")
+    assert len(reported.splitlines()) == 1
+    assert reported.startswith(
+        "error: There must be disk space for the output and the temporary files"
+    )
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
@@ -40,9 +42,9 @@ def test_a_reader_that_has_gone_is_no_error(small_file, options):
     os.close(read)
     with start(small_file, "inspect", str(small_file), *options, stdout=write) as process:
         os.close(write)
-        _, told = process.communicate()
+        _, reported = process.communicate()
     assert process.returncode == 128 + signal.SIGPIPE
-    assert told == ""
+    assert reported == ""
 
 
 def test_a_standard_output_that_was_never_open_is_no_error(small_file):
@@ -66,10 +68,10 @@ def test_a_command_is_silent_when_it_is_stopped_while_it_loads(tmp_path, delay):
         process.stdout.readline()
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate()
+        _, reported = process.communicate()
     assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
-    assert "Traceback" not in told
-    assert len(told.splitlines()) <= 1
+    assert "Traceback" not in reported
+    assert len(reported.splitlines()) <= 1
 
 
 def test_a_command_that_is_stopped_is_one_line(small_file):
@@ -78,12 +80,12 @@ def test_a_command_that_is_stopped_is_one_line(small_file):
         "commands.app = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
     )
     with start(small_file, "check", prefix=prefix) as process:
-        _, told = process.communicate()
+        _, reported = process.communicate()
     assert process.returncode == 128 + signal.SIGINT
-    assert told == "error: the check was stopped by SIGINT\n"
+    assert reported == "error: the check was stopped by SIGINT\n"
 
 
-def test_what_a_library_makes_of_being_stopped_is_not_told():
+def test_errors_of_a_library_that_is_stopped_are_not_printed():
     def swallow() -> None:
         try:
             signal.raise_signal(signal.SIGINT)
@@ -106,8 +108,8 @@ def test_a_run_into_a_full_disk_is_one_line(small_file, tmp_path):
         *arguments,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
     ) as process:
-        _, told = process.communicate()
-    assert process.returncode == 2, told
-    assert told.startswith("error: The output folder must have room for the file")
-    assert len(told.splitlines()) == 1
+        _, reported = process.communicate()
+    assert process.returncode == 2, reported
+    assert reported.startswith("error: The output folder must have room for the file")
+    assert len(reported.splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["in.npz"]

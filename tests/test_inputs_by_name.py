@@ -92,7 +92,7 @@ CASES = {
 
 @pytest.mark.parametrize(("make", "inputs"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
-def test_a_file_computes_what_the_model_does_when_called_by_keyword(
+def test_a_file_computes_the_same_as_the_model_called_by_keyword(
     tmp_path: Path, make: type[nn.Module], inputs: dict[str, Tensor], dynamic: bool
 ) -> None:
     path, model = tmp_path / "m.onnx", make()

@@ -48,7 +48,7 @@ def test_names_of_layers_and_of_constants_do_not_collide(net, divided, tmp_path)
     assert record.plugin.others == []
 
 
-def test_advice_about_a_layer_that_is_none_goes_with_the_mode():
+def test_the_fix_for_a_missing_layer_depends_on_the_mode():
     for mode, kind, advice in (
         ("require", CheckError, "or use --plugin auto"),
         ("auto", NmnExportError, "Use --plugin off to"),

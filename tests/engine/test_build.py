@@ -64,28 +64,28 @@ def test_an_engine_with_its_plugin_embedded_holds_the_whole_library(aether_engin
     assert content not in plain.path.read_bytes()
 
 
-def test_the_record_beside_an_engine_says_what_is_in_it(aether_engine, aether_file):
+def test_the_record_describes_the_engine(aether_engine, aether_file):
     built = aether_engine(compute_capabilities=[89], plugin="require")
     assert read_record(built.path) == built.record
-    told = json.loads(built.path.with_name(f"{built.path.name}.json").read_text())
-    assert told == json.loads(json.dumps(asdict(built.record)))
-    assert told["format"] == 1
-    assert told["tensorrt_package"] == "tensorrt_rtx"
-    assert told["tf32"] is False
-    assert told["inputs"] == [{"name": "x", "dtype": "float32", "shape": [-1, 3, 224, 224]}]
-    assert told["outputs"] == [{"name": "output", "dtype": "float32", "shape": [-1, 1000]}]
-    assert told["profile"]["x"] == {
+    reported = json.loads(built.path.with_name(f"{built.path.name}.json").read_text())
+    assert reported == json.loads(json.dumps(asdict(built.record)))
+    assert reported["format"] == 1
+    assert reported["tensorrt_package"] == "tensorrt_rtx"
+    assert reported["tf32"] is False
+    assert reported["inputs"] == [{"name": "x", "dtype": "float32", "shape": [-1, 3, 224, 224]}]
+    assert reported["outputs"] == [{"name": "output", "dtype": "float32", "shape": [-1, 1000]}]
+    assert reported["profile"]["x"] == {
         "min": [1, 3, 224, 224],
         "opt": [2, 3, 224, 224],
         "max": [8, 3, 224, 224],
     }
-    assert sum(told["layer_counts"].values()) == len(told["layers"])
-    assert told["engine_layers"] is None
-    assert told["model"]["bytes"] == aether_file.stat().st_size
-    assert told["model_metadata"]["nmn_export.source"].endswith("AetherResNet")
+    assert sum(reported["layer_counts"].values()) == len(reported["layers"])
+    assert reported["engine_layers"] is None
+    assert reported["model"]["bytes"] == aether_file.stat().st_size
+    assert reported["model_metadata"]["nmn_export.source"].endswith("AetherResNet")
 
 
-def test_a_half_precision_model_stays_as_it_is(small_net, tmp_path):
+def test_a_half_precision_model_keeps_its_dtype(small_net, tmp_path):
     path = tmp_path / "half.onnx"
     export(small_net, torch.randn(2, 3, 10, 10), path, dtype="float16", check=False)
     for plugin in ("require", "off"):
@@ -149,18 +149,18 @@ def test_weights_that_are_computed_go_to_the_plugin_as_they_are(tmp_path):
 
 
 def test_progress_and_messages_are_reported(small_file, tmp_path):
-    told = []
+    reported = []
     build(
         small_file,
         tmp_path / "e.engine",
         compute_capabilities=[89],
         options=BuilderOptions(verbosity="verbose", profiling_verbosity="detailed"),
-        report=told.append,
+        report=reported.append,
     )
-    steps = [step for step in told if isinstance(step, Step)]
+    steps = [step for step in reported if isinstance(step, Step)]
     assert steps[0].parent is None
     assert {step.phase for step in steps if step.done == step.total} == {s.phase for s in steps}
-    assert any(isinstance(message, Message) for message in told)
+    assert any(isinstance(message, Message) for message in reported)
 
 
 def edited(source: Path, target: Path, **attributes: object) -> Path:
@@ -181,9 +181,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("attributes", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_the_plugin_does_not_compute_is_decomposed_and_said(
-    small_file, tmp_path, attributes, reason
-):
+def test_unsupported_ops_are_decomposed_and_reported(small_file, tmp_path, attributes, reason):
     path = edited(small_file, tmp_path / "m.onnx", **attributes)
     record = build(path, tmp_path / "e.engine", compute_capabilities=[89]).record
     assert (record.plugin.layers, record.plugin.decomposed) == (1, 1)
@@ -195,7 +193,7 @@ def test_what_the_plugin_does_not_compute_is_decomposed_and_said(
     assert not (tmp_path / "f.engine").exists()
 
 
-def test_what_only_the_plugin_finds_out_is_decomposed_and_said(small_file, tmp_path):
+def test_ops_that_the_plugin_refuses_are_decomposed_and_reported(small_file, tmp_path):
     tiny, huge = (1, 3, 10, 10), (8_000_000, 3, 10, 10)
     options = {"shapes": {"x": (tiny, tiny, huge)}, "compute_capabilities": [89]}
     record = build(small_file, tmp_path / "e.engine", **options).record
@@ -207,7 +205,7 @@ def test_what_only_the_plugin_finds_out_is_decomposed_and_said(small_file, tmp_p
 
 
 @pytest.mark.usefixtures("no_plugin")
-def test_without_a_library_all_is_decomposed_and_said(small_file, tmp_path):
+def test_without_a_library_all_ops_are_decomposed_and_reported(small_file, tmp_path):
     record = build(small_file, tmp_path / "e.engine", compute_capabilities=[89]).record
     assert record.plugin.layers == 0
     assert record.plugin.reasons == dict.fromkeys(
@@ -217,13 +215,13 @@ def test_without_a_library_all_is_decomposed_and_said(small_file, tmp_path):
 
 @pytest.mark.usefixtures("no_plugin")
 @pytest.mark.parametrize("options", [{"plugin": "require"}, {"embed_plugin": True}])
-def test_a_library_that_is_needed_and_missing_is_told(small_file, tmp_path, options):
+def test_a_required_library_that_is_missing_is_reported(small_file, tmp_path, options):
     with pytest.raises(NmnExportError, match="need the plugin library; got none") as caught:
         build(small_file, tmp_path / "e.engine", compute_capabilities=[89], **options)
     assert caught.value.exit_code == 2
 
 
-def test_a_capability_without_kernels_is_told(small_file, tmp_path):
+def test_a_capability_without_kernels_is_reported(small_file, tmp_path):
     with pytest.raises(NmnExportError, match=r"got compute capability 7\.5 with --plugin require"):
         build(small_file, tmp_path / "e.engine", plugin="require", compute_capabilities=[75])
 
@@ -237,7 +235,7 @@ def test_a_file_of_standard_ops_has_nothing_for_the_plugin(small_net, tmp_path):
         build(path, tmp_path / "e.engine", plugin="require", compute_capabilities=[89])
 
 
-def test_an_op_that_tensorrt_does_not_know_is_told_by_its_name(small_file, tmp_path):
+def test_an_op_that_tensorrt_does_not_support_is_reported_by_name(small_file, tmp_path):
     model = onnx.load(small_file)
     model.graph.node.append(
         helper.make_node("Unheard", ["output"], ["more"], name="the_node", domain="com.example")

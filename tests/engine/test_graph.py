@@ -28,7 +28,7 @@ def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(("case", "dtype"), with_dtypes((*DENSE_CASES, *CONV_CASES), torch.float16))
-def test_a_decomposed_op_computes_what_its_body_does(case, dtype):
+def test_a_decomposed_op_computes_the_same_as_its_body(case, dtype):
     model = one_node(case, dtype)
     result = decomposed(model)
     onnx.checker.check_model(result, full_check=True)
@@ -41,7 +41,7 @@ def test_a_decomposed_op_computes_what_its_body_does(case, dtype):
     )
 
 
-def test_what_depends_on_parameters_only_is_computed_once(small_file):
+def test_computations_on_parameters_are_folded(small_file):
     graph = decomposed(load(small_file)).graph
     ops = [node.op_type for node in graph.node if node.name.startswith("yat_conv/")]
     assert len(ops) < 20
@@ -154,7 +154,7 @@ def test_a_name_that_something_else_has_is_not_given():
     assert [n.name for n in yat_nodes(model)] == ["W_2", "x_2", "Z_2", "out", "out_2"]
 
 
-def test_what_a_body_computes_takes_no_name_of_a_node(small_file):
+def test_values_of_a_body_never_take_the_name_of_a_node(small_file):
     graph = ir.from_proto(load(small_file))
     before = set(graph.graph.initializers)
     decompose(graph, {"yat_conv"})
@@ -174,20 +174,20 @@ def one_edited(**attributes: object) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "told"),
+    ("attributes", "reported"),
     [
         ({"plugin_version": 1}, "YatDense has plugin_version as STRING; got INT on '"),
         ({"alpha": 2}, "YatDense has alpha as FLOAT; got INT on '"),
         ({"spherical": 1.0}, "YatDense has spherical as INT; got FLOAT on '"),
     ],
 )
-def test_an_attribute_of_another_type_is_told(attributes, told):
+def test_an_attribute_of_another_type_is_reported(attributes, reported):
     with pytest.raises(NmnExportError) as caught:
         check_nodes(ir.from_proto(one_edited(**attributes)))
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
-def test_an_attribute_that_is_missing_is_told():
+def test_a_missing_attribute_is_reported():
     model = one_node(conv_case("group"))
     (node,) = [node for node in model.graph.node if node.domain == DOMAIN]
     (strides,) = [a for a in node.attribute if a.name == "strides"]
@@ -197,7 +197,7 @@ def test_an_attribute_that_is_missing_is_told():
 
 
 @pytest.mark.parametrize("empty", [True, False])
-def test_an_input_that_is_missing_is_told(empty):
+def test_a_missing_input_is_reported(empty):
     model = one_edited()
     (node,) = [node for node in model.graph.node if node.domain == DOMAIN]
     if empty:
@@ -209,7 +209,7 @@ def test_an_input_that_is_missing_is_told(empty):
     assert str(caught.value).count("\n") == 0
 
 
-def test_a_body_that_the_file_lacks_is_told(small_file):
+def test_a_missing_body_is_reported(small_file):
     model = load(small_file)
     del model.functions[:]
     graph = ir.from_proto(model)

@@ -50,7 +50,7 @@ def parse(tmp_path):
     return parse
 
 
-def test_the_plugin_takes_the_nodes_of_a_file_as_it_is(small_file, parse):
+def test_the_plugin_takes_unprepared_nodes(small_file, parse):
     assert parse(small_file, find_plugin_library())[0] == "layers 2 1"
 
 

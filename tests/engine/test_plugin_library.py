@@ -64,7 +64,7 @@ def test_a_named_library_has_to_be_there(monkeypatch):
         find_plugin_library()
 
 
-def test_a_file_that_is_no_library_is_told(tmp_path):
+def test_a_file_that_is_not_a_library_is_reported(tmp_path):
     path = tmp_path / "text.so"
     path.write_text("not a library")
     with pytest.raises(NmnExportError, match="got a file that is not a shared library"):
@@ -72,19 +72,19 @@ def test_a_file_that_is_no_library_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("size", [1000, 100_000])
-def test_a_library_that_is_cut_off_is_told(library, tmp_path, size):
+def test_a_truncated_library_is_reported(library, tmp_path, size):
     path = tmp_path / "cut.so"
     path.write_bytes(library.path.read_bytes()[:size])
     with pytest.raises(NmnExportError, match=r"must be the libnmn_plugin\.so of nmn_export; got "):
         find_plugin_library(path)
 
 
-def test_another_library_is_told():
+def test_another_library_is_reported():
     with pytest.raises(NmnExportError, match=r"got undefined symbol: nmnPluginDescription: '/"):
         find_plugin_library(np._core._multiarray_umath.__file__)
 
 
-def test_a_library_of_another_version_is_told(library, monkeypatch):
+def test_a_library_of_another_version_is_reported(library, monkeypatch):
     monkeypatch.setattr(plugin_library.metadata, "version", lambda _: "9.9.9")
     message = rf"must be of this version of nmn_export, 9\.9\.9; got version {library.version}"
     with pytest.raises(NmnExportError, match=message):

@@ -70,7 +70,7 @@ def process_ids(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize(("source", "message"), WRONG_PACKAGES.values(), ids=WRONG_PACKAGES)
-def test_a_package_that_cannot_build_is_told(
+def test_a_package_that_cannot_build_is_reported(
     small_file, files, temporary, tmp_path, monkeypatch, source, message
 ):
     package = tmp_path / "packages" / "tensorrt.py"
@@ -85,7 +85,7 @@ def test_a_package_that_cannot_build_is_told(
     assert not [*files.iterdir(), *temporary.iterdir()]
 
 
-def test_what_tensorrt_prints_does_not_come_between(small_file, files, tmp_path, monkeypatch):
+def test_output_of_tensorrt_does_not_disturb_messages(small_file, files, tmp_path, monkeypatch):
     package = tmp_path / "tensorrt.py"
     package.write_text(f"print('hello')\nimport os; os.system('echo hello')\n{WITHOUT_GPU}")
     monkeypatch.syspath_prepend(tmp_path)
@@ -158,7 +158,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_there_is_no_room_for_the_engine(small_file, files, temporary, monkeypatch):
+def test_a_full_disk_while_the_engine_is_moved_is_reported(
+    small_file, files, temporary, monkeypatch
+):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -168,7 +170,7 @@ def test_there_is_no_room_for_the_engine(small_file, files, temporary, monkeypat
     assert not [*files.iterdir(), *temporary.iterdir()]
 
 
-def test_another_disk_error_is_reported_as_what_it_is(small_file, files, temporary, monkeypatch):
+def test_another_disk_error_is_reported(small_file, files, temporary, monkeypatch):
     def broken(*_):
         raise OSError(5, "Input/output error")
 
@@ -179,7 +181,9 @@ def test_another_disk_error_is_reported_as_what_it_is(small_file, files, tempora
     assert not [*files.iterdir(), *temporary.iterdir()]
 
 
-def test_there_is_no_room_for_the_model(small_file, files, temporary, monkeypatch):
+def test_a_full_disk_while_the_model_is_written_is_reported(
+    small_file, files, temporary, monkeypatch
+):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -189,7 +193,7 @@ def test_there_is_no_room_for_the_model(small_file, files, temporary, monkeypatc
     assert not [*files.iterdir(), *temporary.iterdir()]
 
 
-def test_there_is_no_room_for_what_tensorrt_built(small_file, files, temporary):
+def test_a_full_disk_while_the_engine_is_written_is_reported(small_file, files, temporary):
     options = {"compute_capabilities": [89], "plugin": "off"}
     build(small_file, files / "e.engine", **options)
     engine = (files / "e.engine").stat().st_size
@@ -209,7 +213,7 @@ def test_there_is_no_room_for_what_tensorrt_built(small_file, files, temporary):
 
 
 @pytest.mark.parametrize("name", ["a:b", "a;b"])
-def test_a_folder_that_the_linker_cannot_be_told_of_is_refused(
+def test_a_folder_that_cannot_be_in_ld_library_path_is_refused(
     small_file, files, tmp_path, monkeypatch, name
 ):
     folder = tmp_path / name

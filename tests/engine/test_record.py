@@ -16,7 +16,7 @@ def engine(aether_engine, tmp_path):
     return path
 
 
-def test_a_record_goes_with_a_copy_of_its_engine(engine):
+def test_a_record_is_valid_for_a_copy_of_its_engine(engine):
     assert read_record(engine).engine.file == engine.name
 
 
@@ -27,7 +27,7 @@ def test_a_link_to_an_engine_has_its_record(engine, tmp_path):
     assert read_record(link) == read_record(engine)
 
 
-def test_an_engine_that_has_changed_is_told(engine):
+def test_an_engine_that_has_changed_is_reported(engine):
     with engine.open("r+b") as stream:
         stream.seek(1000)
         stream.write(b"corrupt")
@@ -35,7 +35,7 @@ def test_an_engine_that_has_changed_is_told(engine):
         read_record(engine)
 
 
-def test_an_engine_that_is_cut_off_is_told(engine):
+def test_a_truncated_engine_is_reported(engine):
     with engine.open("r+b") as stream:
         stream.truncate(1000)
     with pytest.raises(NmnExportError, match=r"after it was built; got .* 1000 bytes"):
@@ -55,7 +55,7 @@ def test_both_files_are_needed(engine):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2}', '{"format": 1}', "null"])
-def test_another_content_is_told(engine, content):
+def test_an_invalid_record_is_reported(engine, content):
     record_path(engine).write_text(content)
     with pytest.raises(NmnExportError, match="must be JSON of format 1"):
         read_record(engine)
@@ -78,19 +78,19 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize(("changes", "told"), EDITS.values(), ids=EDITS)
-def test_a_value_that_cannot_be_is_told(engine, changes, told):
+@pytest.mark.parametrize(("changes", "reported"), EDITS.values(), ids=EDITS)
+def test_a_value_that_cannot_be_is_reported(engine, changes, reported):
     values = json.loads(record_path(engine).read_text())
     for key, change in changes.items():
         values[key] = values[key] | change if isinstance(change, dict) else change
     record_path(engine).write_text(json.dumps(values))
     with pytest.raises(NmnExportError, match="must be JSON of format 1") as caught:
         read_record(engine)
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_field_is_told(engine):
+def test_an_unknown_field_is_reported(engine):
     values = json.loads(record_path(engine).read_text())
     record_path(engine).write_text(json.dumps(values | {"new": 1}))
     with pytest.raises(NmnExportError, match="must be JSON of format 1"):

@@ -36,7 +36,7 @@ def test_shapes_are_read_as_trtexec_reads_them(text, shapes):
 
 
 @pytest.mark.parametrize("text", ["", "x", "x:", "x:1x", "x:-1x3", "x:axb", "x=1x3", "x:1,x:2"])
-def test_what_is_no_shape_is_told(text):
+def test_invalid_shapes_are_reported(text):
     with pytest.raises(NmnExportError, match=r"--min-shapes is NAME:SIZExSIZE") as caught:
         parse_shapes("--min-shapes", text)
     assert f"'{text}'" in str(caught.value)
@@ -69,14 +69,14 @@ def test_missing_shapes_are_filled_in(given, expected):
         (None, (1, 1, 8)),
     ],
 )
-def test_a_batch_of_which_nothing_is_said_may_be_one_to_eight(examples, expected):
+def test_the_default_batch_range_is_one_to_eight(examples, expected):
     found = ranges(model(examples, **IMAGE), {})["x"]
     assert (found.min[0], found.opt[0], found.max[0]) == expected
     assert found.opt[1:] == (3, 8, 8)
 
 
 @pytest.mark.parametrize("stored", ['{"x": "oops"', '{"x": "y"}', "[]", "null", "["])
-def test_metadata_that_is_damaged_is_told(stored):
+def test_damaged_metadata_is_reported(stored):
     proto = model(**IMAGE)
     proto.metadata_props.add(key=EXAMPLE_SHAPES, value=stored)
     with pytest.raises(NmnExportError, match="must be a shape for each input; got") as caught:
@@ -134,7 +134,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("shapes", "given", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_shapes_are_told(shapes, given, message):
+def test_wrong_shapes_are_reported(shapes, given, message):
     with pytest.raises(NmnExportError) as caught:
         ranges(model(**shapes), given)
     assert message in str(caught.value)

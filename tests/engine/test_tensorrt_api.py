@@ -65,7 +65,7 @@ def test_networks_are_strongly_typed_where_that_can_be_asked_for(trt):
 
 @ALL
 @pytest.mark.parametrize(("on", "call"), [(True, "set_flag"), (False, "clear_flag")])
-def test_tf32_is_said_either_way(trt, on, call):
+def test_tf32_is_always_set_explicitly(trt, on, call):
     config = Config()
     api.set_tf32(trt, config, on)
     assert config.called == [(call, Flag.TF32)]
@@ -111,7 +111,7 @@ def test_plugins_are_listed_by_the_name_the_registry_has_for_it(name):
     assert loaded == ["/lib.so"]
 
 
-def test_a_library_that_tensorrt_refuses_is_told():
+def test_a_library_that_tensorrt_refuses_is_reported():
     registry = SimpleNamespace(load_library=lambda path: None)
     owner = SimpleNamespace(get_plugin_registry=lambda: registry)
     with pytest.raises(NmnExportError, match=r"able to load the plugin library; got '/lib\.so'"):
@@ -167,11 +167,11 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize(("told", "expected"), LAYERS.values(), ids=LAYERS)
-def test_layers_of_an_engine_are_listed_where_it_loads(told, expected):
-    inspector = SimpleNamespace(get_engine_information=lambda form: told)
+@pytest.mark.parametrize(("reported", "expected"), LAYERS.values(), ids=LAYERS)
+def test_layers_of_an_engine_are_listed_where_it_loads(reported, expected):
+    inspector = SimpleNamespace(get_engine_information=lambda form: reported)
     engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
-    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if told else None)
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if reported else None)
     trt = SimpleNamespace(
         Runtime=lambda logger: runtime, LayerInformationFormat=SimpleNamespace(JSON=1)
     )
@@ -179,19 +179,19 @@ def test_layers_of_an_engine_are_listed_where_it_loads(told, expected):
     assert runtime.engine_host_code_allowed
 
 
-def test_phases_are_told_with_their_end():
+def test_the_end_of_a_phase_is_reported():
     trt = SimpleNamespace(
         IProgressMonitor=type("IProgressMonitor", (), {"__init__": lambda s: None})
     )
-    told = []
-    monitor = api.make_monitor(trt, lambda *step: told.append(step))
+    reported = []
+    monitor = api.make_monitor(trt, lambda *step: reported.append(step))
     monitor.phase_start("all", None, 2)
     monitor.phase_start("part", "all", 0)
     monitor.phase_finish("part")
     assert monitor.step_complete("all", 0)
     assert monitor.step_complete("all", 1)
     monitor.phase_finish("all")
-    assert told == [
+    assert reported == [
         ("all", None, 0, 2),
         ("part", "all", 0, 1),
         ("part", "all", 1, 1),

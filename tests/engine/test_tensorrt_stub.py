@@ -30,9 +30,7 @@ def options(cache: Path) -> BuilderOptions:
 
 
 @pytest.mark.parametrize(("version", "flags"), [("10.16.1.11", 2), ("11.4.0.106", 1)])
-def test_what_is_asked_for_reaches_tensorrt(
-    small_file, tmp_path, cache, monkeypatch, version, flags
-):
+def test_options_reach_tensorrt(small_file, tmp_path, cache, monkeypatch, version, flags):
     monkeypatch.setenv("STUB_VERSION", version)
     built = build(
         small_file,
@@ -41,9 +39,9 @@ def test_what_is_asked_for_reaches_tensorrt(
         plugin="require",
         options=options(cache),
     )
-    told = json.loads(built.path.read_text())
+    reported = json.loads(built.path.read_text())
     shapes = {"x": [[1, 3, 10, 10], [2, 3, 10, 10], [8, 3, 10, 10]]}
-    assert told == {
+    assert reported == {
         "flags": flags,
         "tf32": False,
         "pools": {"WORKSPACE": 1024},
@@ -92,7 +90,7 @@ def test_an_engine_that_lacks_its_plugin_is_not_kept(small_file, tmp_path, cache
     assert not (tmp_path / "e.engine").exists()
 
 
-def test_tensorrt_builds_for_the_gpu_at_hand_only(small_file, tmp_path):
+def test_tensorrt_builds_for_the_gpu_of_this_machine_only(small_file, tmp_path):
     with pytest.raises(
         NmnExportError, match=r"only for the GPU of this machine; got --compute.*8\.9"
     ):

@@ -113,7 +113,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("make", "inputs", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_model_or_no_input_is_refused_in_one_line(tmp_path, make, inputs, message):
+def test_invalid_models_and_inputs_are_refused_in_one_line(tmp_path, make, inputs, message):
     with pytest.raises(NmnExportError) as refused:
         export(make(), inputs, tmp_path / "m.onnx")
     assert message in str(refused.value)
@@ -121,7 +121,7 @@ def test_what_is_no_model_or_no_input_is_refused_in_one_line(tmp_path, make, inp
 
 
 @pytest.mark.parametrize("reference", [torch.relu, None, meta_model()], ids=["def", "None", "meta"])
-def test_check_refuses_a_reference_that_is_no_model(tmp_path, reference):
+def test_check_refuses_an_invalid_reference(tmp_path, reference):
     path = tmp_path / "m.onnx"
     export(YatDense(8, 4), torch.randn(2, 8), path)
     with pytest.raises(NmnExportError, match=r"must be a torch\.nn\.Module|must have values"):

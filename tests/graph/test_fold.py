@@ -42,13 +42,13 @@ def test_every_layer_is_one_op_in_its_place(net: Net) -> None:
     assert not any(isinstance(m, YatLayer) for m in folded.modules())
 
 
-def test_the_folded_network_computes_what_the_network_does_in_eval_mode(net: Net) -> None:
+def test_the_folded_network_computes_the_same_as_the_network_in_eval_mode(net: Net) -> None:
     folded = fold(net)
     assert not folded.training
     torch.testing.assert_close(folded(images()), net.eval()(images()), rtol=1e-5, atol=1e-7)
 
 
-def test_the_network_itself_stays_as_it_is(net: Net) -> None:
+def test_the_network_is_not_changed(net: Net) -> None:
     before = {name: t.clone() for name, t in net.state_dict().items()}
     modes = [m.training for m in net.modules()]
     fold(net, torch.float16)
@@ -121,7 +121,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(net: Net, value: float)
     )
 
 
-def test_of_many_weights_that_are_not_finite_the_first_are_named() -> None:
+def test_the_first_of_many_weights_that_are_not_finite_are_named() -> None:
     net = nn.Sequential(*[nn.Linear(2, 2, bias=False) for _ in range(7)])
     with torch.no_grad():
         for layer in net:

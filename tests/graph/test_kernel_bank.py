@@ -83,7 +83,7 @@ def test_the_plugin_gets_prepared_weights_of_every_layer_of_a_bank(tmp_path) -> 
     assert [list(p.shape.numpy()) for p in planes if p is not None] == [[3, 16, 16], [3, 5, 16]]
 
 
-def test_adapted_layers_of_a_bank_keep_what_they_share() -> None:
+def test_adapted_layers_of_a_bank_share_one_parameter() -> None:
     model = upstream(16, 5)
     adapted = adapt(model)
     assert adapted[0].weight is adapted[1].weight is model[0].weight

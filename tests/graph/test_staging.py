@@ -76,7 +76,7 @@ def age(path: Path, seconds: float) -> None:
     os.utime(path, (time.time() - seconds,) * 2)
 
 
-def test_what_killed_exports_left_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_folders_of_killed_exports_are_removed_by_the_next_export(tmp_path: Path) -> None:
     result = exports(tmp_path, "killed")
     assert result.returncode == 0, result.stderr
     assert "1" in result.stdout.split(), "no export was killed while it had a folder"
@@ -143,7 +143,7 @@ def test_a_run_whose_folder_is_removed_before_it_is_locked_makes_another(
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_files_that_are_not_of_a_run_are_never_removed(tmp_path: Path) -> None:
+def test_other_files_are_never_removed(tmp_path: Path) -> None:
     host = staging.platform.node().encode()
     mixed = left_by_a_killed_run(tmp_path, host=host)
     (mixed / "notes.txt").write_text("mine")

@@ -44,7 +44,7 @@ def test_pixels_and_norms(
         torch.testing.assert_close(norms, norm, rtol=1e-5, atol=0)
 
 
-def test_norms_of_what_a_tf32_product_sees() -> None:
+def test_norms_of_truncated_values() -> None:
     x = torch.randn(2, 5, 3, 4)
     seen = (x.view(torch.int32) & -8192).view(torch.float32)
     pixels, norms = pack_pixels(x, 1, 16, truncate=True)

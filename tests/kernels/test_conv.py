@@ -74,7 +74,7 @@ def test_float32_is_as_good_as_float32(precision: Float32Precision) -> None:
     enclosure.assert_near_exact(compute(arguments, TILES[0], precision), case, arguments)
 
 
-def test_tf32_takes_norms_from_what_the_product_sees() -> None:
+def test_tf32_computes_norms_from_truncated_values() -> None:
     case = conv_case("near")
     x, weight, *rest = case.arguments()
     seen = (x.view(torch.int32) & -8192).view(torch.float32)

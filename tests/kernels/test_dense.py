@@ -69,7 +69,7 @@ def test_float32_is_as_good_as_float32(precision: Float32Precision, plan: DenseP
 
 
 @pytest.mark.parametrize("case_id", ["near", "large", "tiny", "one-past-a-power-of-two"])
-def test_three_products_lose_what_two_bfloat16_cannot_hold(
+def test_three_products_have_the_precision_of_two_bfloat16_parts(
     case_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each operand loses up to 2^-16 of itself, and the product of the two second parts is left out.
@@ -80,7 +80,7 @@ def test_three_products_lose_what_two_bfloat16_cannot_hold(
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=plan_id)
-def test_tf32_takes_norms_from_what_the_product_sees(plan: DensePlan) -> None:
+def test_tf32_computes_norms_from_truncated_values(plan: DensePlan) -> None:
     case = dense_case("near")
     x, weight, *rest = case.arguments()
     y = compute((x, weight, *rest), plan, "tf32")

@@ -90,7 +90,7 @@ def test_filters(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 32), (3, 32, 2, 2)])
-def test_planes_are_left_alone_where_the_weight_is_taken_as_it_is(
+def test_an_aligned_weight_is_used_without_a_copy(
     dtype: torch.dtype, shape: tuple[int, ...]
 ) -> None:
     weight, bias = draw(shape, 1, dtype, seed=0)
@@ -110,7 +110,7 @@ def test_two_of_three_planes_are_those_of_fewer_products() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_zeros_and_what_is_not_finite(dtype: torch.dtype) -> None:
+def test_zeros_and_values_that_are_not_finite(dtype: torch.dtype) -> None:
     weight = torch.zeros(3, 5, dtype=dtype)
     weight[1, 2], weight[2, 3] = float("inf"), float("nan")
     arguments = (weight, None, 1e-3, 1.0, True)

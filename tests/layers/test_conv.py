@@ -114,7 +114,7 @@ def test_the_bias_is_inside_the_square_and_one_a_filter(groups: int) -> None:
     assert_computes(y, formula(y, bias=y.bias, groups=groups))
 
 
-def test_without_bias_there_is_none() -> None:
+def test_a_layer_without_bias() -> None:
     y = layer(bias=False, use_alpha=False)
     assert y.bias is None
     assert_computes(y, formula(y))
@@ -126,7 +126,7 @@ def test_a_scalar_bias_is_one_for_all() -> None:
     assert_computes(y, formula(y, bias=y.bias))
 
 
-def test_a_softplus_bias_is_the_softplus_of_what_is_learned() -> None:
+def test_a_softplus_bias_is_the_softplus_of_its_parameter() -> None:
     y = layer(softplus_bias=True, use_alpha=False)
     assert_computes(y, formula(y, bias=F.softplus(y.bias)))
 
@@ -196,7 +196,7 @@ def test_weights_are_dropped_in_training_only() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtype_is_that_of_parameters_and_of_what_inputs_are_cast_to(dtype: torch.dtype) -> None:
+def test_parameters_and_inputs_are_cast_to_dtype(dtype: torch.dtype) -> None:
     y = YatConv2d(IN, OUT, 3, dtype=dtype, learnable_epsilon=True)
     assert {p.dtype for n, p in y.named_parameters() if n != "epsilon_param"} == {dtype}
     assert y(x()).dtype == dtype

@@ -52,7 +52,7 @@ def test_bias_is_learned_one_a_prototype() -> None:
     assert_computes(y, formula(y, bias=y.bias))
 
 
-def test_without_bias_there_is_none() -> None:
+def test_a_layer_without_bias() -> None:
     y = layer(bias=False, alpha=False)
     assert y.bias is None
     assert_computes(y, formula(y))
@@ -65,7 +65,7 @@ def test_a_scalar_bias_is_one_for_all() -> None:
 
 
 @pytest.mark.parametrize("scalar", [False, True])
-def test_a_softplus_bias_is_the_softplus_of_what_is_learned(scalar: bool) -> None:
+def test_a_softplus_bias_is_the_softplus_of_its_parameter(scalar: bool) -> None:
     y = layer(softplus_bias=True, scalar_bias=scalar, alpha=False)
     assert_computes(y, formula(y, bias=F.softplus(y.bias)))
 
@@ -174,7 +174,7 @@ def test_drop_rate_does_nothing_without_use_dropconnect() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtype_is_that_of_parameters_and_of_what_inputs_are_cast_to(dtype: torch.dtype) -> None:
+def test_parameters_and_inputs_are_cast_to_dtype(dtype: torch.dtype) -> None:
     y = YatDense(IN, OUT, dtype=dtype, learnable_epsilon=True)
     assert {p.dtype for n, p in y.named_parameters() if n != "epsilon_param"} == {dtype}
     assert y(x()).dtype == dtype
@@ -192,7 +192,7 @@ def test_leading_axes_are_kept(batch: tuple[int, ...]) -> None:
     assert layer()(x(*batch)).shape == (*batch, OUT)
 
 
-def test_more_prototypes_than_outputs_are_a_bank_of_which_the_first_are_used() -> None:
+def test_a_layer_uses_the_first_rows_of_a_larger_weight() -> None:
     y = layer(bias=False, alpha=False)
     first = y.weight.detach().clone()
     y.weight = nn.Parameter(torch.cat([first, torch.randn(3, IN)]))

@@ -91,12 +91,12 @@ def test_checkpoints_of_every_usual_kind_load(source, tmp_path, write):
         ("no_such_package:net", "must be importable; got ModuleNotFoundError"),
     ],
 )
-def test_what_is_no_model_is_told(source, spec, message):
+def test_invalid_models_are_reported(source, spec, message):
     with pytest.raises(NmnExportError, match=message):
         load_model(spec.format(source=source))
 
 
-def test_a_file_with_a_syntax_error_is_told(tmp_path):
+def test_a_file_with_a_syntax_error_is_reported(tmp_path):
     path = tmp_path / "wrong.py"
     path.write_text("def net(:")
     with pytest.raises(NmnExportError, match="must be importable; got SyntaxError"):
@@ -118,7 +118,7 @@ class Bomb:
     ids=["empty", "text", "pickle"],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_corrupt_checkpoint_is_told_and_never_executed(
+def test_a_corrupt_checkpoint_is_reported_and_never_executed(
     source, tmp_path, content, message, suffix
 ):
     path = tmp_path / f"weights{suffix}"
@@ -133,12 +133,12 @@ def test_a_pickled_module_is_not_executed(source, tmp_path):
         load_model(f"{source}:net", tmp_path / "w.pt")
 
 
-def test_a_missing_checkpoint_is_told(source, tmp_path):
+def test_a_missing_checkpoint_is_reported(source, tmp_path):
     with pytest.raises(NmnExportError, match="no file"):
         load_model(f"{source}:net", tmp_path / "w.pt")
 
 
-def test_something_else_than_tensors_by_name_is_told(source, tmp_path):
+def test_a_checkpoint_without_tensors_by_name_is_reported(source, tmp_path):
     torch.save([1, 2], tmp_path / "w.pt")
     with pytest.raises(NmnExportError, match="tensors by name; got list"):
         load_model(f"{source}:net", tmp_path / "w.pt")

@@ -77,7 +77,7 @@ def test_the_library_shows_three_functions():
     assert shown == {"getCreators", "setLoggerFinder", "nmnPluginDescription"}
 
 
-def test_kernels_that_are_not_as_the_manifest_says(tmp_path):
+def test_kernels_that_differ_from_the_manifest_are_refused(tmp_path):
     shutil.copytree(KERNELS, tmp_path / "kernels")
     cubin = next((tmp_path / "kernels/sm_80").glob("*.cubin"))
     cubin.write_bytes(cubin.read_bytes()[:-1])

@@ -1,4 +1,4 @@
-"""Files against each other in ONNX Runtime on the CPU; what needs a GPU is told of its absence.
+"""Files against each other in ONNX Runtime on the CPU; what needs a GPU is reported of its absence.
 
 Nothing here opens a session that shares threads, which would bind all others of this process: what
 gets so far is timed in a process of its own, as `bench` does it.
@@ -74,9 +74,9 @@ def test_the_result_is_a_ratio_to_the_first_file(files, tmp_path):
     assert result.inputs == {"x": "2x3x10x10 float32"}
     assert "processor" in result.machine
 
-    told = json.loads(bench_json(result))
+    reported = json.loads(bench_json(result))
     # Times of a CPU are nobody's business but their ratio's.
-    assert all(row["times"]["gpu"] is None for row in told["rows"])
+    assert all(row["times"]["gpu"] is None for row in reported["rows"])
     console = Console(width=300, record=True, file=(tmp_path / "out").open("w"))
     console.print(bench_table(result))
     text = console.export_text()
@@ -137,8 +137,8 @@ def test_without_a_gpu_it_says_so(files):
 
 
 def test_a_cpu_and_a_gpu_are_not_compared(files):
-    told = refusal(request_of(files, "ours.onnx", "m.engine", provider="cpu"))
-    assert "must run on the same processor; got --provider cpu and the engine" in told
+    reported = refusal(request_of(files, "ours.onnx", "m.engine", provider="cpu"))
+    assert "must run on the same processor; got --provider cpu and the engine" in reported
 
 
 def test_no_round_is_no_benchmark(files):
@@ -175,7 +175,7 @@ def test_files_that_take_other_inputs_are_refused(other):
         check_alike([contestant("a.onnx", FLOAT), contestant("b.onnx", other)])
 
 
-def test_precision_and_what_varies_may_differ():
+def test_precisions_and_dynamic_axes_may_differ():
     alike = [FLOAT, taking("float16", 3, 4), taking(ml_dtypes.bfloat16, "1..8", "n")]
     check_alike([contestant(str(i), value) for i, value in enumerate(alike)])
 
@@ -215,7 +215,7 @@ def row(name: str, gpu: float, enqueue: float) -> BenchRow:
     return BenchRow(name, "tensorrt", None, times)
 
 
-def test_times_of_a_gpu_are_told_with_the_gpu_and_with_who_is_launch_bound(tmp_path):
+def test_gpu_times_name_the_gpu_and_launch_bound_files(tmp_path):
     rows = [row("a.engine", 1e-3, 2e-4), row("b.engine", 1e-3, 9.5e-4)]
     machine = {"gpu": "NVIDIA L4", "driver": "580.65"}
     result = Benchmark("cuda", {"x": "1x4 float32"}, True, 1e-5, 50, False, "", machine, rows)

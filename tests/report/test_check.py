@@ -160,16 +160,16 @@ def test_probes_come_close_to_every_prototype(layer):
     assert (largest > 1e3 * w_sq).all()
 
 
-def test_reports_are_told_to_people_and_machines(small_net, small_file, tmp_path):
+def test_reports_are_printed_as_table_and_as_json(small_net, small_file, tmp_path):
     comparisons = check(small_file, small_net)
     console = Console(width=150, record=True, file=(tmp_path / "out").open("w"))
     console.print(comparison_table(comparisons))
     text = console.export_text()
     assert "yat_conv" in text
     assert "onnx reference" in text
-    told = json.loads(comparison_json(comparisons))
-    assert told["passed"] is True
-    assert len(told["comparisons"]) == len(comparisons)
+    reported = json.loads(comparison_json(comparisons))
+    assert reported["passed"] is True
+    assert len(reported["comparisons"]) == len(comparisons)
 
 
 class AsEngine:
@@ -217,6 +217,6 @@ def test_inputs_of_an_engine_come_in_any_order(tmp_path):
     assert not failed(comparisons)
 
 
-def test_inputs_that_an_engine_does_not_take_are_told(small_net, small_file):
+def test_inputs_that_do_not_fit_an_engine_are_reported(small_net, small_file):
     with pytest.raises(NmnExportError, match="has dtype float32; got float64"):
         check_engine(AsEngine(small_file), fold(small_net), {"x": np.zeros((2, 3, 10, 10))})

@@ -42,17 +42,17 @@ def test_a_small_element_is_held_to_the_typical_size():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_infinitely_wrong(bad):
+def test_values_that_are_not_finite_have_an_infinite_error(bad):
     values = TRUTH.copy()
     values[0] = bad
     assert error(values, TRUTH) == np.inf
 
 
-def test_another_shape_is_infinitely_wrong():
+def test_another_shape_has_an_infinite_error():
     assert error(TRUTH[:2], TRUTH) == np.inf
 
 
-def test_something_for_nothing_is_infinitely_wrong():
+def test_a_value_where_the_truth_is_all_zeros_has_an_infinite_error():
     assert error(np.array([1e-9]), np.zeros(1)) == np.inf
     assert error(np.zeros(1), np.zeros(1)) == 0
 
@@ -60,7 +60,7 @@ def test_something_for_nothing_is_infinitely_wrong():
 @pytest.mark.parametrize(
     ("dtype", "largest"), [(np.float16, 65504.0), (ml_dtypes.bfloat16, 3.3895313892515355e38)]
 )
-def test_saturation_is_what_the_contract_says(dtype, largest):
+def test_saturated_values_have_no_error(dtype, largest):
     truth = np.array([1e39, 1.0])
     assert error(np.array([largest, 1.0]).astype(dtype), truth) < 1e-6
     assert error(np.array([np.inf, 1.0]).astype(dtype), truth) == np.inf
@@ -131,7 +131,7 @@ def test_inputs_with_nan_are_refused(dtype):
         compare("model", "given", inputs, *runners, [Fixed("other", TRUTH)])
 
 
-def test_a_number_where_the_truth_is_none_is_infinitely_wrong():
+def test_a_number_where_the_truth_is_nan_has_an_infinite_error():
     truth = TRUTH.copy()
     truth[0] = np.nan
     assert error(TRUTH, truth) == np.inf

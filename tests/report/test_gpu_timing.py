@@ -33,7 +33,7 @@ class Event:
         return 2.0 * (other.at - self.at)
 
 
-def test_a_turn_times_launches_in_a_row_after_one_that_is_not_timed(monkeypatch):
+def test_a_turn_times_consecutive_launches_after_a_warm_up(monkeypatch):
     log: list[str] = []
     monkeypatch.setattr(gpu_timing, "_event", lambda: Event(log))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
@@ -47,7 +47,7 @@ def test_a_turn_times_launches_in_a_row_after_one_that_is_not_timed(monkeypatch)
     assert turn.enqueue > 0
 
 
-def test_percentiles_are_of_what_was_measured():
+def test_percentiles_of_measured_times():
     found = percentiles([i / 100 for i in range(101)])
     assert [found.median, found.p20, found.p80] == pytest.approx([0.5, 0.2, 0.8])
     assert [found.p90, found.p95, found.p99] == pytest.approx([0.9, 0.95, 0.99])

@@ -54,7 +54,7 @@ def changed(path, edit):
     return model
 
 
-def test_an_op_without_its_inputs_is_told(small_file):
+def test_an_op_without_its_inputs_is_reported(small_file):
     model = changed(small_file, lambda node, _: node.input.pop())
     with pytest.raises(
         NmnExportError, match=r"an input, weights and a bias, .*; got YatConv 'yat_"
@@ -62,7 +62,7 @@ def test_an_op_without_its_inputs_is_told(small_file):
         inspect_model(model)
 
 
-def test_shapes_that_do_not_fit_are_told(small_file, monkeypatch):
+def test_shapes_that_do_not_fit_are_reported(small_file, monkeypatch):
     def refuse(*_, **__):
         raise onnx.shape_inference.InferenceError("9 vs 8\n(op: Gemm)")
 
@@ -82,7 +82,7 @@ def test_weights_that_are_computed_have_a_shape_too(small_file):
     assert inspect_model(changed(small_file, edit)) == inspect_model(load(small_file))
 
 
-def test_doctor_says_what_is_there_and_how_to_get_the_rest():
+def test_doctor_lists_components_and_how_to_install_missing_ones():
     findings = {f.name: f for f in examine()}
     assert findings["PyTorch"].found
     assert findings["onnxruntime"].found
@@ -98,7 +98,7 @@ def engine(small_file, tmp_path_factory):
     return path
 
 
-def test_an_engine_is_told_from_its_record(engine):
+def test_an_engine_is_described_from_its_record(engine):
     facts = dict(engine_facts(read_record(engine)))
     assert facts["engine"].startswith("small.engine, ")
     assert facts["model"].startswith("small.onnx, sha256 ")
@@ -113,7 +113,7 @@ def test_an_engine_is_told_from_its_record(engine):
     assert engine_table(read_record(engine)).row_count == len(facts)
 
 
-def test_plugin_layers_and_reasons_are_told(engine):
+def test_plugin_layers_and_reasons_are_reported(engine):
     record = read_record(engine)
     library = FileRecord("libnmn_plugin.so", "0" * 64, 1)
     plugin = PluginRecord("auto", 1, 1, {"head": "it is too wide"}, library, "0.1.0", False)
@@ -130,7 +130,7 @@ def plugin_finding() -> Finding:
     return next(f for f in examine() if f.name == "TensorRT plugin")
 
 
-def test_doctor_tells_what_runs_engines_and_how_to_get_it():
+def test_doctor_lists_what_engines_need():
     findings = {f.name: f for f in examine()}
     assert "nmn-export[tensorrt]" in findings["tensorrt"].fix
     assert "nmn-export[tensorrt-rtx]" in findings["tensorrt_rtx"].fix

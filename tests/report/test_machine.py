@@ -9,7 +9,7 @@ from nmn_export.report import machine
 PROPERTIES = types.SimpleNamespace(name="NVIDIA L4", major=8, minor=9, uuid="12ab-34cd")
 
 
-def test_the_processor_and_the_packages_that_are_there_are_told():
+def test_the_processor_and_installed_packages_are_reported():
     about = machine.machine(("torch", "no-such-package"))
     assert about["processor"]
     assert about["packages"] == {"torch": torch.__version__}
@@ -42,7 +42,7 @@ model name\t: another
         ("processor\t: 0\nFeatures\t: fp asimd\nCPU part\t: 0xd40\n", "m with NEON"),
     ],
 )
-def test_a_processor_is_named_by_what_the_system_says(monkeypatch, cpuinfo, name):
+def test_the_name_of_a_processor(monkeypatch, cpuinfo, name):
     monkeypatch.setattr("platform.machine", lambda: "m")
     assert machine.processor_name(cpuinfo) == name
 
@@ -52,7 +52,7 @@ def one_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: PROPERTIES)
 
 
-def test_a_gpu_is_told_with_what_nvidia_smi_says_of_the_very_same(one_gpu, monkeypatch):
+def test_a_gpu_is_described_with_its_state_from_nvidia_smi(one_gpu, monkeypatch):
     asked = []
 
     def run(command, **options):
@@ -67,7 +67,7 @@ def test_a_gpu_is_told_with_what_nvidia_smi_says_of_the_very_same(one_gpu, monke
     assert (about["driver"], about["sm_clock"], about["power"]) == ("580.65", "2040 MHz", "71.20 W")
 
 
-def test_without_nvidia_smi_the_rest_is_told(one_gpu, monkeypatch):
+def test_without_nvidia_smi_the_rest_is_reported(one_gpu, monkeypatch):
     def run(command, **options):
         raise FileNotFoundError("nvidia-smi")
 

@@ -77,14 +77,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("tensors", "message"), WRONG.values(), ids=WRONG)
-def test_what_does_not_fit_is_one_line(tensors, message):
+def test_tensors_that_do_not_fit_are_reported_in_one_line(tensors, message):
     with pytest.raises(NmnExportError) as caught:
         Bindings(Engine()).fit(tensors, CPU)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_inputs_that_fit_a_profile_each_and_none_together_are_told():
+def test_inputs_that_fit_different_profiles_are_reported():
     both = (dataclasses.replace(X, name="a"), dataclasses.replace(X, name="b"), Y)
     small, large = ((1, 4), (1, 4), (2, 4)), ((3, 4), (3, 4), (8, 4))
     engine = Engine(*both, profiles=({"a": small, "b": small}, {"a": large, "b": large}))
@@ -99,7 +99,7 @@ def test_shapes_that_depend_on_values_are_refused():
         ran(engine, torch.ones(2, 4))
 
 
-def test_what_tensorrt_refuses_is_one_line():
+def test_a_refusal_of_tensorrt_is_reported_in_one_line():
     engine = Engine()
     context = engine.create_execution_context()
     context.set_tensor_address = lambda name, address: name != "y"
@@ -116,7 +116,7 @@ def test_what_tensorrt_refuses_is_one_line():
     ],
     ids=str,
 )
-def test_tensors_that_are_no_plain_arrays_are_refused(change, message):
+def test_unsupported_tensor_formats_are_refused(change, message):
     with pytest.raises(NmnExportError, match="must be plain arrays on the GPU") as caught:
         Bindings(Engine(dataclasses.replace(X, **change), Y))
     assert message in str(caught.value)

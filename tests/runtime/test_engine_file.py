@@ -95,12 +95,12 @@ def test_and_its_record_has_to_be_one(engine):
 
 @needs_no_gpu
 def test_then_there_has_to_be_a_gpu(engine, monkeypatch):
-    # Asked before TensorRT is: a machine without either is told of what it lacks most.
+    # Asked before TensorRT is: a machine without either is reported of what it lacks most.
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    told = refusal(engine)
-    assert told.startswith("An engine needs a machine with an NVIDIA GPU")
-    assert torch.__version__ in told
-    assert "inspect` needs no GPU" in told
+    reported = refusal(engine)
+    assert reported.startswith("An engine needs a machine with an NVIDIA GPU")
+    assert torch.__version__ in reported
+    assert "inspect` needs no GPU" in reported
 
 
 @needs_no_gpu
@@ -119,9 +119,9 @@ def test_then_the_gpu_that_was_named(engine, pretended_gpu):
 def test_then_the_package_that_built_it(engine, pretended_gpu, monkeypatch, package, extra):
     edit_record(engine, tensorrt_package=package, tensorrt="10.3")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    told = refusal(engine)
-    assert f"needs the package {package} 10.3, which built it; got no such package" in told
-    assert f"pip install 'nmn-export{extra}'" in told
+    reported = refusal(engine)
+    assert f"needs the package {package} 10.3, which built it; got no such package" in reported
+    assert f"pip install 'nmn-export{extra}'" in reported
 
 
 def test_without_a_record_either_package_will_do(engine, pretended_gpu, monkeypatch):
@@ -132,10 +132,10 @@ def test_without_a_record_either_package_will_do(engine, pretended_gpu, monkeypa
 
 def test_then_the_version_that_built_it(engine, pretended_gpu):
     edit_record(engine, tensorrt="1.6.0.1")
-    told = refusal(engine)
-    assert "in the version of TensorRT that built it; got tensorrt_rtx 1.7" in told
-    assert "and 1.6.0.1 in the engine" in told
-    assert "pip install 'tensorrt_rtx==1.6.0.1'" in told
+    reported = refusal(engine)
+    assert "in the version of TensorRT that built it; got tensorrt_rtx 1.7" in reported
+    assert "and 1.6.0.1 in the engine" in reported
+    assert "pip install 'tensorrt_rtx==1.6.0.1'" in reported
 
 
 @pytest.mark.parametrize(
@@ -159,14 +159,14 @@ def test_only_an_engine_of_tensorrt_that_holds_its_plugin_runs_in_later_versions
 
 
 @needs_no_gpu
-def test_then_tensorrt_is_asked_and_its_own_words_are_told(engine, pretended_gpu):
-    told = refusal(engine)
-    assert told.startswith("tensorrt_rtx 1.7")
-    assert "must be able to run the engine on this GPU" in told
-    assert "driver" in told
+def test_the_error_of_tensorrt_is_reported(engine, pretended_gpu):
+    reported = refusal(engine)
+    assert reported.startswith("tensorrt_rtx 1.7")
+    assert "must be able to run the engine on this GPU" in reported
+    assert "driver" in reported
 
 
-def test_what_is_no_engine_is_malformed(engine, pretended_gpu):
+def test_a_file_that_is_not_an_engine_is_malformed(engine, pretended_gpu):
     replace_engine(engine, b"not an engine " * 100)
     assert "got malformed engine (capability 8.9)" in refusal(engine)
     replace_engine(engine, b"")
@@ -174,7 +174,7 @@ def test_what_is_no_engine_is_malformed(engine, pretended_gpu):
 
 
 @needs_no_gpu
-def test_an_engine_that_does_not_load_is_told_in_tensorrts_words(
+def test_an_engine_that_does_not_load_is_reported_with_the_error_of_tensorrt(
     engine, pretended_gpu, monkeypatch
 ):
     monkeypatch.setattr(engine_file, "_check_validity", lambda *_: None)
@@ -211,14 +211,14 @@ def with_layers(engine, monkeypatch, pretended_gpu):
 
 def test_plugin_layers_need_the_library_and_the_plugins_are_named(with_layers, monkeypatch):
     monkeypatch.setattr(engine_file, "find_plugin_library", lambda path: None)
-    told = refusal(with_layers[0])
-    assert "2 layers of this engine need the plugins YatDense, YatConv of version 1" in told
-    assert "in namespace ai.nmn; got no plugin library" in told
+    reported = refusal(with_layers[0])
+    assert "2 layers of this engine need the plugins YatDense, YatConv of version 1" in reported
+    assert "in namespace ai.nmn; got no plugin library" in reported
 
 
 def test_the_library_that_was_named_has_to_be_there(with_layers, tmp_path):
-    told = refusal(with_layers[0], plugin_library=tmp_path / "no.so")
-    assert "The plugin library must be a file" in told
+    reported = refusal(with_layers[0], plugin_library=tmp_path / "no.so")
+    assert "The plugin library must be a file" in reported
 
 
 def test_a_library_of_another_version_is_refused(with_layers):
@@ -239,8 +239,10 @@ def test_a_library_without_a_plugin_is_refused(with_layers, monkeypatch):
     library()
     plugins = {("YatDense", "1", "ai.nmn"), ("YatConv", "2", "ai.nmn")}
     monkeypatch.setattr(engine_file, "load_plugins", lambda trt, runtime, path: plugins)
-    told = refusal(engine)
-    assert "must have the plugins YatConv of version 1 in namespace ai.nmn; got YatConv," in told
+    reported = refusal(engine)
+    assert (
+        "must have the plugins YatConv of version 1 in namespace ai.nmn; got YatConv," in reported
+    )
 
 
 def test_the_library_is_registered_with_the_runtime_before_the_engine_is_loaded(
@@ -279,14 +281,14 @@ def test_an_engine_that_holds_the_library_needs_none_and_may_run_it(with_layers,
     assert allowed == [True]
 
 
-def test_a_plugin_that_tensorrt_misses_is_told_by_name():
+def test_a_missing_plugin_is_reported_by_name():
     words = "Cannot find plugin: YatDense, version: 1, namespace: ai.nmn."
-    told = str(engine_file._unloadable(types.SimpleNamespace(__name__="tensorrt"), words))
-    assert words in told
-    assert "Specify the library that has this plugin with --plugin-library" in told
+    reported = str(engine_file._unloadable(types.SimpleNamespace(__name__="tensorrt"), words))
+    assert words in reported
+    assert "Specify the library that has this plugin with --plugin-library" in reported
 
 
-def test_the_first_error_is_told_and_later_ones_are_its_consequences():
+def test_only_the_first_error_is_reported():
     log = Log()
     log("INFO", "loading")
     log("ERROR", "no driver\n  at all")

@@ -65,7 +65,7 @@ def test_tensors_survive_the_way_through_numpy(dtype):
     assert to_torch(to_numpy(tensor)).dtype == dtype
 
 
-def test_a_provider_that_is_not_there_is_an_error_and_not_the_cpu(small_file):
+def test_a_missing_provider_is_an_error_and_never_falls_back_to_the_cpu(small_file):
     with pytest.raises(NmnExportError, match=r"CUDAExecutionProvider.*nmn-export\[gpu\]"):
         OnnxRuntimeRunner(small_file, "cuda")
 
@@ -94,7 +94,7 @@ def test_without_onnxruntime_the_extra_is_named(small_file, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_launch_runs_on_what_its_inputs_hold_then(tmp_path, dtype):
+def test_a_launch_reads_the_current_values_of_its_inputs(tmp_path, dtype):
     net = torch.nn.Sequential(YatDense(4, 3))
     export(net, torch.randn(2, 4), tmp_path / "m.onnx", dtype=dtype)
     x = torch.zeros(2, 4, dtype=getattr(torch, dtype))
@@ -116,7 +116,7 @@ def test_a_launch_runs_on_what_its_inputs_hold_then(tmp_path, dtype):
     assert not np.array_equal(first, expected)
 
 
-def test_what_onnxruntime_raises_becomes_one_line():
+def test_errors_of_onnxruntime_become_one_line():
     node = onnx.helper.make_node("NoSuchOp", ["x"], ["y"])
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph([node], "g", [value("x", 1, [1])], [value("y", 1, [1])])
@@ -135,7 +135,7 @@ def test_drawn_inputs_have_the_sizes_of_the_export(tmp_path):
     assert all(c.passed for c in check(path, net))
 
 
-def test_inputs_that_the_reference_does_not_take_are_told(tmp_path):
+def test_inputs_that_the_reference_refuses_are_reported(tmp_path):
     net = torch.nn.Sequential(YatConv2d(3, 2, 5))
     path = tmp_path / "m.onnx"
     export(net, torch.randn(2, 3, 9, 9), path, dynamic_shapes={"input": {2: "height"}})
@@ -152,7 +152,7 @@ def test_drawn_inputs_fit_and_are_the_same_every_time(small_file):
 
 
 @pytest.mark.parametrize("stored", ['{"x": "oops"', "[]", "{}x", '{"x": []}', '{"x": ["a", 1]}'])
-def test_example_shapes_that_are_not_shapes_are_told(small_file, stored):
+def test_example_shapes_that_are_not_shapes_are_reported(small_file, stored):
     model = load(small_file)
     next(p for p in model.metadata_props if p.key == EXAMPLE_SHAPES).value = stored
     with pytest.raises(NmnExportError, match=r"'nmn_export\.example_shapes' must be a shape for"):

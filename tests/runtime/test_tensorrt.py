@@ -48,7 +48,7 @@ def runner_of(gpu, monkeypatch):
     return make
 
 
-def test_it_runs_after_the_callers_work_and_before_what_the_caller_does_next(runner_of, gpu):
+def test_a_run_is_ordered_with_the_work_of_the_caller(runner_of, gpu):
     runner_of(Engine()).infer({"x": torch.ones(2, 4)})
     assert gpu.done == [
         "runner 1 waits for caller",
@@ -75,7 +75,7 @@ def test_numpy_goes_in_and_out(runner_of, cuda_graph):
     assert runner.name == "tensorrt"
 
 
-def test_arrays_that_do_not_fit_are_told_in_numpys_words(runner_of):
+def test_errors_name_numpy_dtypes(runner_of):
     runner = runner_of(Engine())
     with pytest.raises(NmnExportError, match=r"has dtype float32; got float64. Use astype"):
         runner.run({"x": np.zeros((2, 4))})
@@ -139,7 +139,7 @@ def test_kernels_for_a_shape_are_compiled_before_a_graph_is_captured(runner_of):
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
-def test_a_launcher_runs_again_on_what_its_inputs_hold_then(runner_of, gpu, cuda_graph):
+def test_a_launcher_reads_the_current_values_of_its_inputs(runner_of, gpu, cuda_graph):
     x = torch.ones(2, 4)
     launch = runner_of(Engine(), cuda_graph=cuda_graph).launcher({"x": x})
     x.fill_(3)

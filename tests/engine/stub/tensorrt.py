@@ -114,7 +114,7 @@ class Builder:
     def build_serialized_network(self, network, config):
         config.progress_monitor.phase_start("Building", None, 1)
         config.progress_monitor.phase_finish("Building")
-        told = {
+        reported = {
             "flags": network.flags,
             "tf32": bool(config.flags & BuilderFlag.TF32),
             "pools": config.pools,
@@ -124,7 +124,7 @@ class Builder:
         libraries = b""
         if config.flags & BuilderFlag.VERSION_COMPATIBLE and "STUB_FORGETS" not in os.environ:
             libraries = b"".join(Path(p).read_bytes() for p in config.plugins_to_serialize)
-        return json.dumps(told).encode() + b"\n" + libraries
+        return json.dumps(reported).encode() + b"\n" + libraries
 
 
 class OnnxParser:
