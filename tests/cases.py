@@ -1,4 +1,4 @@
-"""The one table of cases: shapes, options and values that every backend computes."""
+"""The table of cases that all backends run: shapes, options and values."""
 
 import itertools
 import zlib
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 Bias = Literal["none", "vector", "scalar"]
 
 Values = Literal["normal", "near", "equal", "zeros"]
-"""Where the inputs lie: anywhere, within 1 % of the weights, on them, or partly at the origin."""
+"""Inputs: random, within 1 % of the weights, equal to them, or partly zero."""
 
 NOISE = 0.01
-"""Distance of a weight from an input where values are near, relative to the size of either."""
+"""Relative distance of weights from inputs for the values "near"."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DenseCase:
     scale: float = 1.0
 
     def tensors(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Draw x, weight and bias, the same ones each time."""
+        """Draw x, weight and bias with a fixed seed."""
         random = _generator(self.id)
         x = self.scale * torch.randn(*self.batch, self.in_features, generator=random)
         weight = self.scale * torch.randn(self.out_features, self.in_features, generator=random)
@@ -113,7 +113,7 @@ class ConvCase:
         return len(self.size)
 
     def tensors(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Draw x, weight and bias, the same ones each time."""
+        """Draw x, weight and bias with a fixed seed."""
         random = _generator(self.id)
         x = self.scale * torch.randn(self.batch, self.channels, *self.size, generator=random)
         filters = (self.out_channels, self.channels // self.group, *self.kernel)
@@ -133,7 +133,7 @@ class ConvCase:
         return (*self.tensors(dtype), self.epsilon, self.alpha, *geometry)
 
     def _patches_of(self, x: Tensor) -> Tensor:
-        """Take each filter from x, at the place of an output near the middle."""
+        """Copy each filter from x, at an output position near the middle."""
         per_group = self.channels // self.group
         filters = []
         for output in range(self.out_channels):
@@ -253,7 +253,7 @@ def conv_case(case_id: str) -> ConvCase:
 def with_dtypes(
     cases: Sequence[DenseCase | ConvCase], *dtypes: torch.dtype
 ) -> "list[pytest.ParameterSet]":
-    """Return every case in float32 and in one of `dtypes`, taken in turn, for `parametrize`."""
+    """Return every case in float32 and in one of `dtypes` in turn, for `parametrize`."""
     import pytest  # noqa: PLC0415 - the table is also read on machines that have none
 
     return [

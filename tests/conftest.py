@@ -1,12 +1,11 @@
-"""What tests of every room share."""
+"""Fixtures that all tests share."""
 
 import os
 from pathlib import Path
 
-# Triton decides when it is imported whether kernels run in its interpreter, and PyTorch imports it
-# when it likes.
+# Triton reads this variable when it is imported, and PyTorch may import it at any time.
 os.environ["TRITON_INTERPRET"] = "1"
-# Workers share the cores among themselves; threads of each would only get in each other's way.
+# The workers of a parallel run share the cores, so each of them uses one thread.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
@@ -18,7 +17,7 @@ from nmn_export.layers import YatConv2d, YatDense
 
 
 class SmallNet(nn.Module):
-    """A network with a ⵟ layer of each kind and ordinary ones between them."""
+    """A network with a ⵟ layer of each kind and standard layers between them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How far from the exact value a correct program may be, wherever its inputs lie."""
+"""Bounds on the result of a correct program for any inputs."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from nmn_export.ops.yat import compute_dtype, unit_rows
 from tests.cases import ConvCase, DenseCase
 
 UNITS = 16.0
-"""Rounding errors that sums of products may gather, in units of (‖x‖² + ‖w‖²) u."""
+"""Largest rounding error of sums of products, in units of (‖x‖² + ‖w‖²) u."""
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the ⵟ-product is made of, in float64."""
+    """The terms of the ⵟ-product, in float64."""
 
     exact: Tensor
     dot: Tensor
@@ -34,7 +34,7 @@ def assert_near_exact(
     *,
     bias_in_distance: bool = False,
 ) -> None:
-    """Fail unless every element of `y` is one that rounding can lead to.
+    """Fail unless rounding can explain every element of `y`.
 
     With D known to 16 u (‖x‖² + ‖w‖²) and s + b to 16 u (‖x‖ ‖w‖ + |b|), y lies in an interval,
     which is narrow wherever D + ε is not small beside ‖x‖² + ‖w‖², and never reaches infinity.
@@ -65,7 +65,7 @@ def bounds(
     *,
     bias_in_distance: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the least, the exact and the largest output, in float64; see `assert_near_exact`."""
+    """Return the smallest, the exact and the largest output, in float64."""
     parts = _dense_parts(arguments) if isinstance(case, DenseCase) else _conv_parts(arguments)
     low, high = _interval(dtype, parts, case.epsilon, case.alpha, bias_in_distance)
     assert (

@@ -25,7 +25,7 @@ LEVELS = (
     {"__init__"},
     {"cli"},
 )
-"""Rooms of the package; one may import those of the levels before its own."""
+"""Folders of the package by level. A folder may import those of lower levels."""
 
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
@@ -41,7 +41,7 @@ def place(path: Path) -> str:
 
 
 def imported(source: str) -> Iterator[str]:
-    """Yield the full name of every module that a file imports, wherever in it and why ever."""
+    """Yield the full name of each module that a file imports, anywhere in the file."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -55,13 +55,13 @@ def imported(source: str) -> Iterator[str]:
 
 
 def room_of(module: str) -> str | None:
-    """Return the room of a module of the package; the package itself is the room `__init__`."""
+    """Return the folder of a module. That of the package itself is `__init__`."""
     first, *rest = module.split(".")
     return (rest[0] if rest else "__init__") if first == PACKAGE else None
 
 
 def wrong_imports(room: str, source: str) -> list[str]:
-    """Return what a file of a room imports and may not."""
+    """Return the forbidden imports of a file in a folder."""
     found = []
     for module in imported(source):
         other = room_of(module)
@@ -106,7 +106,7 @@ def test_only_kernels_import_triton_and_nothing_imports_nmn() -> None:
 
 
 def test_tensorrt_is_imported_through_the_adapter_only() -> None:
-    """Named where it is imported, a package would be imported where it is missing, too."""
+    """A plain import would fail where the package is not installed."""
     for path in SOURCES:
         tops = {module.split(".")[0] for module in imported(path.read_text())}
         assert not tops & {"tensorrt", "tensorrt_rtx"}, place(path)

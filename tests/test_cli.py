@@ -1,4 +1,4 @@
-"""The command line as a person uses it: in a process of its own, with right input and wrong."""
+"""The command line in a separate process, with valid and invalid input."""
 
 import json
 import os
@@ -217,7 +217,7 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def wrong_files(folder):
-    """Put every kind of broken file there is into the folder."""
+    """Write every kind of broken file to the folder."""
 
     class Bomb:
         def __reduce__(self):

@@ -1,4 +1,4 @@
-"""`nmn-export build` as a person uses it."""
+"""The command `nmn-export build`."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from nmn_export.engine import plugin_library
 
 @dataclass
 class Result:
-    """What a command left: its exit code and what it printed."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -38,7 +38,7 @@ def folder(small_file, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def cli(folder, monkeypatch, capsys):
-    """Run the command line in this process, which spares the seconds that imports take."""
+    """Run the command line in this process, without the time of the imports."""
 
     def run(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["nmn-export", *arguments])

@@ -1,4 +1,4 @@
-"""Commands whose streams are closed or full, or that are stopped before they have begun."""
+"""Commands with closed or full streams, and commands that are stopped while they start."""
 
 import os
 import resource
@@ -55,7 +55,7 @@ def test_a_standard_output_that_was_never_open_is_no_error(small_file):
 
 @pytest.mark.parametrize("delay", [0.3, 1.0])
 def test_a_command_is_silent_when_it_is_stopped_while_it_loads(tmp_path, delay):
-    """As the console script does it; its name is how the package knows it."""
+    """Start the command as the console script does, under its name."""
     script = tmp_path / "nmn-export"
     script.write_text(f"import sys\nprint('begun', flush=True)\n{MAIN}\n")
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The demo and the benchmark run, and say what they are for; how fast is not a matter of tests."""
+"""The demo and the benchmarks run. Their speed is not tested."""
 
 import subprocess
 import sys

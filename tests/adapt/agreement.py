@@ -1,4 +1,4 @@
-"""What it means here that two networks compute the same."""
+"""Comparison of two networks."""
 
 import torch
 from torch import Tensor, nn

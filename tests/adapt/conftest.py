@@ -1,4 +1,4 @@
-"""Both supported releases of `nmn`, each imported as if it were the only one."""
+"""Both supported releases of `nmn`, imported one at a time."""
 
 import importlib
 import sys
@@ -14,9 +14,9 @@ import torch
 REPOSITORY = Path(__file__).parents[2]
 
 RELEASES = {"0.2.24": REPOSITORY / ".venv" / "nmn-0.2.24", "0.3.5": None}
-"""Where each release lies unpacked; `None` stands for the installed package."""
+"""Folder of each release; `None` for the installed package."""
 
-# What upstream's training script imports at its top, and its network does not need.
+# Imports of upstream's training script that its network does not need.
 EXAMPLE_IMPORTS = (
     "PIL",
     "datasets",
@@ -32,7 +32,7 @@ EXAMPLE_IMPORTS = (
 
 @contextmanager
 def modules_swapped(**modules: ModuleType) -> Iterator[None]:
-    """Put `modules` in `sys.modules`, and afterwards what was there before."""
+    """Replace modules in `sys.modules`, and restore them afterwards."""
     before = {name: sys.modules.pop(name, None) for name in modules}
     sys.modules.update(modules)
     try:
@@ -46,7 +46,7 @@ def modules_swapped(**modules: ModuleType) -> Iterator[None]:
 
 @contextmanager
 def only_release(release: str) -> Iterator[ModuleType]:
-    """Import `nmn.torch` of one release; outside, `nmn` is again whatever it was."""
+    """Import `nmn.torch` of one release, and restore the previous one afterwards."""
 
     def take_out() -> dict[str, ModuleType]:
         names = [name for name in sys.modules if name == "nmn" or name.startswith("nmn.")]
@@ -75,7 +75,7 @@ def only_release(release: str) -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Keep tensors this small off the thread pool: waiting for it takes most of the time."""
+    """Use one thread: these tensors are small, and waiting for threads dominates."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

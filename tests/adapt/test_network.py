@@ -1,4 +1,4 @@
-"""Whole networks: upstream's own, and the ways in which layers are held, shared and hooked."""
+"""Whole networks: those of upstream, and networks that hold, share and hook layers."""
 
 import copy
 import sys
@@ -20,7 +20,7 @@ def layers_of(package: str, model: nn.Module) -> list[nn.Module]:
 
 
 def fingerprint(model: nn.Module) -> list[tuple[int, type, list[str]]]:
-    """Return which modules `model` is made of, and the attributes each has."""
+    """Return the modules of `model` and their attributes."""
     return [(id(m), type(m), list(vars(m))) for m in model.modules()]
 
 
@@ -55,7 +55,7 @@ def test_upstream_resnet(resnet_example: ModuleType, variant: str) -> None:
 
 
 def in_float64(model: nn.Module, x: Tensor) -> Tensor:
-    """Return what `model` computes in float64; nmn refuses to move tied layers, so by hand."""
+    """Return the output of `model` in float64. Layers are converted here: nmn refuses tied ones."""
     wide = copy.deepcopy(model)
     for parameter in wide.parameters():
         parameter.data = parameter.data.double()
@@ -64,7 +64,7 @@ def in_float64(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def assert_same_network(ours: Tensor, theirs: Tensor, truth: Tensor) -> None:
-    """Fail unless outputs agree, relative to the largest one, apart from upstream's own rounding.
+    """Fail unless outputs agree relative to the largest one, up to the rounding of upstream.
 
     Through nine layers rounding alone takes upstream's float32 about 1e-6 from its own float64.
     """

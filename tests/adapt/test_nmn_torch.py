@@ -1,4 +1,4 @@
-"""Every layer of `nmn.torch` that has an equal among ours, with options drawn at random."""
+"""All supported layers of `nmn.torch`, with random options."""
 
 import itertools
 from types import ModuleType
@@ -16,15 +16,15 @@ from nmn_export.errors import NmnExportError
 from nmn_export.layers import YatConv1d, YatConv2d, YatConv3d, YatDense
 from tests.adapt.agreement import assert_same, assert_same_tensors
 
-# The same examples on every machine and in every run: rounding is what is being measured.
+# The same examples in every run, because the comparison includes rounding.
 drawn = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
-# Kernel banks live as long as the process; a fresh name is a fresh bank.
+# Kernel banks exist for the life of the process, so each test uses a new name.
 bank_ids = (f"drawn-{i}" for i in itertools.count())
 
 
 def shared_options(release: str) -> dict[str, st.SearchStrategy[Any]]:
-    """Options that dense and convolutional layers have in common, as far as `release` has them."""
+    """Options that dense layers and convolutions share, if `release` has them."""
     options: dict[str, st.SearchStrategy[Any]] = {
         "bias": st.booleans(),
         "constant_alpha": st.none() | st.booleans() | st.floats(-4, 4, width=32),
@@ -53,7 +53,7 @@ def draw_options(
 
 @torch.no_grad()
 def trained(layer: nn.Module) -> nn.Module:
-    """Move parameters off their initial values, to where nothing cancels."""
+    """Move parameters from their initial values to values for which nothing cancels."""
     for name, parameter in layer.named_parameters():
         if name != "epsilon_param":
             parameter.uniform_(0.1, 1)
@@ -61,7 +61,7 @@ def trained(layer: nn.Module) -> nn.Module:
 
 
 def far_from_weights(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Draw inputs as far from every weight as float32 needs them to be."""
+    """Draw inputs that are far from all weights, so that float32 is accurate."""
     return 2 + torch.rand(*shape, dtype=dtype)
 
 
@@ -99,7 +99,7 @@ def test_dense(nmn_torch: ModuleType, release: str, data: st.DataObject) -> None
 
 
 def conv_options(data: st.DataObject, rank: int, release: str) -> dict[str, Any]:
-    """Draw the options of a convolution, contradictions excepted."""
+    """Draw options of a convolution that do not contradict each other."""
 
     def per_axis(low: int, high: int) -> st.SearchStrategy[Any]:
         number = st.integers(low, high)
@@ -112,7 +112,7 @@ def conv_options(data: st.DataObject, rank: int, release: str) -> dict[str, Any]
         paddings.append(st.just("same"))
     own = {
         "in_channels": st.integers(1, 4).map(lambda n: n * groups),
-        # The more terms a sum has, the farther two ways of adding them up are apart.
+        # Two ways to compute a sum differ more if it has more terms.
         "kernel_size": per_axis(1, 2 if rank == 3 else 3),
         "dilation": per_axis(1, 2),
         "padding": st.one_of(paddings),
@@ -128,7 +128,7 @@ def conv_options(data: st.DataObject, rank: int, release: str) -> dict[str, Any]
 
 
 def draw_mask(data: st.DataObject, shape: torch.Size) -> torch.Tensor | None:
-    """Draw nothing, or a mask that leaves every filter something."""
+    """Draw no mask, or one that leaves part of every filter."""
     kind = data.draw(st.sampled_from(["none", "bool", "float", "broadcast"]))
     if kind == "none":
         return None
@@ -158,7 +158,7 @@ def test_conv(nmn_torch: ModuleType, release: str, rank: int, data: st.DataObjec
 
 
 HALF_TOLERANCE = {"0.2.24": 0.1, "0.3.5": 2**-8}
-"""Of 0.2.24, which computes in half what ours compute in float32, no more can be asked."""
+"""Tolerance for 0.2.24, which computes in half precision what our layers compute in float32."""
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

@@ -1,4 +1,4 @@
-"""Files and engines that tests of this room share: AetherResNet-18, built every way once."""
+"""Files and engines that these tests share. AetherResNet-18 is built once per set of options."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ CAPABILITIES = (89, 120)
 
 @pytest.fixture(scope="session")
 def aether_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """AetherResNet-18 for images of 224×224, in batches of any size."""
+    """AetherResNet-18 for images of 224×224 with a dynamic batch."""
     path = tmp_path_factory.mktemp("aether") / "aether.onnx"
     torch.manual_seed(0)
     example = torch.randn(2, 3, 224, 224)
@@ -27,7 +27,7 @@ def aether_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def aether_engine(
     aether_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Built]:
-    """Build an engine of it, unless that has been done with the same options."""
+    """Return an engine of AetherResNet-18, built once for each set of options."""
     folder, built = tmp_path_factory.mktemp("engines"), {}
 
     def engine(**options: object) -> Built:

@@ -1,4 +1,4 @@
-"""Which ⵟ ops are in the plugin, as TensorRT's own layers are counted."""
+"""Which ⵟ ops the plugin computes, counted in the layers of TensorRT."""
 
 import onnx
 import pytest
@@ -13,7 +13,7 @@ from nmn_export.layers import YatDense
 
 
 class Clash(nn.Module):
-    """A layer that is called twice, and a parameter of the name that its second node gets."""
+    """A layer that is called twice, and a parameter with the name of its second node."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Clash(nn.Module):
 
 
 class Mixed(nn.Module):
-    """A layer that is decomposed, and one with a name of what the body of that computes."""
+    """A decomposed layer, and one with the name of a value in the body of the first."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Engines that the real TensorRT-RTX builds, on a machine that need not have a GPU."""
+"""Engines built by the real TensorRT-RTX, which needs no GPU for that."""
 
 import json
 from dataclasses import asdict
@@ -97,7 +97,7 @@ def test_tf32_lets_the_plugin_take_fewer_planes(aether_engine):
     exact = aether_engine(compute_capabilities=[89], plugin="require").record
     fast = aether_engine(compute_capabilities=[89], plugin="require", tf32=True).record
     assert (exact.tf32, fast.tf32) == (False, True)
-    # Two bfloat16 planes a ⵟ weight instead of three.
+    # Two bfloat16 planes per ⵟ weight instead of three.
     assert fast.engine.bytes < 0.9 * exact.engine.bytes
 
 
@@ -130,7 +130,7 @@ def test_weights_in_a_file_of_their_own_are_read(small_net, tmp_path, monkeypatc
 
 
 class WeightsFromTheModel(nn.Module):
-    """A ⵟ layer whose weights are an input, and one with its own."""
+    """A ⵟ layer whose weights are an input, and one with parameters."""
 
     def __init__(self) -> None:
         super().__init__()

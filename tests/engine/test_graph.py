@@ -1,4 +1,4 @@
-"""The model that TensorRT's parser gets, run and read without TensorRT."""
+"""The graph that TensorRT gets, tested without TensorRT."""
 
 import numpy as np
 import onnx

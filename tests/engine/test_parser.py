@@ -1,4 +1,4 @@
-"""An exported file in TensorRT's own parser, as `trtexec` and others hand it over."""
+"""An exported file in the parser of TensorRT, without preparation, as `trtexec` passes it."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ for i in range(network.num_layers):
 
 @pytest.fixture
 def parse(tmp_path):
-    """Parse a file, in a process that may die of it; return what was printed."""
+    """Parse a file in a separate process that may crash, and return the output."""
 
     def parse(path, library=None):
         command = [sys.executable, "-c", PARSE, path, *([library.path] if library else [])]
@@ -71,7 +71,7 @@ def test_geometry_that_the_parser_does_not_look_up_is_refused_and_not_taken_for_
 
 
 def test_a_reference_to_strides_is_still_not_looked_up(tmp_path, parse):
-    """If this fails, TensorRT has learned to, and bodies can go to its parser as they are."""
+    """If this fails, TensorRT supports such attributes, and bodies need no decomposition here."""
     strides = onnx.AttributeProto(
         name="strides", ref_attr_name="strides", type=onnx.AttributeProto.INTS
     )

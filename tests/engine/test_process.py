@@ -1,4 +1,4 @@
-"""What ends a build before its end: nothing is left of it, and one line says why."""
+"""Builds that end early leave no files, and report the reason in one line."""
 
 import os
 import resource
@@ -57,7 +57,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def process_ids(monkeypatch) -> list[int]:
-    """Process ids of the builds that are begun."""
+    """Process ids of the builds that were started."""
     found = []
 
     class Known(BuildProcess):
@@ -151,7 +151,7 @@ def test_a_build_ends_with_the_process_that_asked_for_it(small_file, files, temp
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process is there, and not only waiting to be buried."""
+    """Return whether a process is running and not a zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:

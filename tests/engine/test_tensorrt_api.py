@@ -1,4 +1,4 @@
-"""The adapter against the names that packages have; the real tensorrt_rtx is in test_build.py.
+"""The adapter with packages of other names. test_build.py uses the real tensorrt_rtx.
 
 What 10.16, 11.4 and RTX 1.7 have and lack is from their bindings.
 """
@@ -34,7 +34,7 @@ class Capability(enum.Enum):
 
 
 class Config:
-    """Notes what is called and set."""
+    """Records calls and assignments."""
 
     def __init__(self) -> None:
         self.called: list[tuple[object, ...]] = []

@@ -1,4 +1,4 @@
-"""The way through `tensorrt` 10 and 11, which needs a GPU, with a stub in its place.
+"""Builds with a stub of `tensorrt` 10 and 11, which need a GPU.
 
 `tests/engine/stub/tensorrt.py` has the names that the bindings of 10.16 and 11.4 have.
 """

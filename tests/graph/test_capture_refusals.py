@@ -10,7 +10,7 @@ from tests.graph.networks import Sum
 
 
 class Branching(nn.Module):
-    """Does one thing or another according to a value."""
+    """Branches on a value."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x

@@ -49,7 +49,7 @@ def test_the_body_is_near_exact_in_every_runtime(case: ConvCase, dtype: torch.dt
 def test_a_layer_becomes_one_op_with_its_definition(case: ConvCase) -> None:
     arguments = full_bias(case.arguments())
     x = arguments[0]
-    # PyTorch takes a size of 1 for a constant, in the input as in the output.
+    # PyTorch treats a size of 1 as a constant, in the input and in the output.
     size = output_size(case.size, case.kernel, case.strides, case.pads, case.dilations)
     axes = {2 + i: f"n{i}" for i in range(case.rank) if case.size[i] > 1 and size[i] > 1}
     axes |= {0: "batch"} if case.batch > 1 else {}

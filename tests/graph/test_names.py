@@ -176,7 +176,7 @@ def test_a_weight_of_any_name_is_exported(name: str, outputs: int, kind: str, in
 @pytest.mark.parametrize("inline", [False, True])
 @pytest.mark.parametrize("name", ["yat.weight", "yat.bias", "extra", "add", "yat/quarter"])
 def test_an_input_of_any_other_name_keeps_it(name: str, inline: bool) -> None:
-    # The shape is that of the weight: without a name of its own, the weight would be the input.
+    # The input has the shape of the weight. With the same name, it would replace the weight.
     network, x = Clashing("extra", "parameter", 1).eval(), torch.randn(4, 4)
     model = to_onnx(network, {name: x}, inline)
     assert_valid(model)

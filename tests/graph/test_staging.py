@@ -1,4 +1,4 @@
-"""What runs that were killed leave behind, and that living ones are not disturbed."""
+"""Leftovers of killed runs are removed, and running exports are not disturbed."""
 
 import os
 import subprocess
@@ -53,13 +53,13 @@ else:
 
 
 def exports(folder: Path, action: str) -> subprocess.CompletedProcess[str]:
-    """Run exports into a folder in processes of their own."""
+    """Run exports into a folder in separate processes."""
     command = [sys.executable, "-c", EXPORTS, str(folder), action]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
 
 def left_by_a_killed_run(parent: Path, name: str = ".nmn-abcdefgh", host: bytes = b"") -> Path:
-    """Make a staging folder as a run has it, without the lock of a process."""
+    """Make a staging folder like that of a run, but without a lock."""
     folder = parent / name
     (folder / "files").mkdir(parents=True)
     (folder / "files" / "model.onnx").write_text("half")

@@ -149,7 +149,7 @@ def test_plan_prefers_narrow_tiles_where_wide_ones_would_spill() -> None:
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_the_op_promises_the_format_that_the_kernel_gives(rank: int) -> None:
-    # torch.compile lays out what follows by the op's fake, so a difference would be an error there.
+    # torch.compile plans the layout by the fake op, so the layouts must be equal.
     x = torch.empty(2, 4, *(5,) * rank, device="meta")
     weight = torch.empty(6, 4, *(3,) * rank, device="meta")
     geometry = ((1,) * rank, (0,) * 2 * rank, (1,) * rank, 1)

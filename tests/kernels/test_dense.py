@@ -45,7 +45,7 @@ def compute(
     return yat_dense(x, weights, plan)
 
 
-# The dtypes repeat every four, the plans every seven: all pairs meet.
+# Four dtypes and seven plans in turn give all pairs.
 CASES = [
     pytest.param(*case.values, plan, id=f"{case.id}-{plan_id(plan)}")
     for case, plan in zip(
@@ -72,7 +72,7 @@ def test_float32_is_as_good_as_float32(precision: Float32Precision, plan: DenseP
 def test_three_products_have_the_precision_of_two_bfloat16_parts(
     case_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Each operand loses up to 2^-16 of itself, and the product of the two second parts is left out.
+    # Each operand has a relative error up to 2^-16, and the product of the low parts is omitted.
     monkeypatch.setattr(enclosure, "UNITS", enclosure.UNITS + 3 * 2**-16 / 2**-23)
     case = dense_case(case_id)
     arguments = case.arguments()
@@ -111,7 +111,7 @@ def test_any_strides(spherical: bool) -> None:
 
 @pytest.mark.parametrize("launch", [dense._launch_persistent, dense._launch_split])
 def test_features_that_are_not_padded(launch: Callable[..., None]) -> None:
-    # As a host may call the kernels that are compiled ahead of time for any number of features.
+    # A host may call the precompiled kernels for any number of features.
     x, weight = torch.randn(5, 13), torch.randn(7, 13)
     y = x.new_empty(5, 7)
     weights = prepare_dense(weight, None, 0.1, 1.0, False, dtype=torch.float32)

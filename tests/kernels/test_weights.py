@@ -104,7 +104,7 @@ for dtype in (torch.float16, torch.bfloat16, torch.float32):
 
 
 def test_weights_are_prepared_without_triton() -> None:
-    # As where an engine is built for a machine that has the compiled kernels only.
+    # An engine is also built on machines without Triton.
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Layers with options drawn at random, and what must hold for every one of them."""
+"""Layers with random options, and checks that hold for all of them."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from nmn_export.layers import YatConv, YatDense, YatLayer
 
 Layer = TypeVar("Layer", bound=YatLayer)
 
-# The same examples on every machine and in every run: rounding is part of what is compared.
+# The same examples in every run, because the comparison includes rounding.
 _SETTINGS = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
 _SHARED: dict[str, st.SearchStrategy[Any]] = {
@@ -31,7 +31,7 @@ _ALPHA = st.sampled_from([True, False, "geometric"])
 
 
 def drawn(kind: type[YatLayer]) -> Callable[[Any], Any]:
-    """Feed a test the options of layers of one kind."""
+    """Parametrize a test with random options of one kind of layer."""
     own = (
         {"alpha": _ALPHA, "spherical": st.booleans()}
         if issubclass(kind, YatDense)
@@ -52,7 +52,7 @@ def drawn(kind: type[YatLayer]) -> Callable[[Any], Any]:
 
 
 def shuffle(layer: Layer) -> Layer:
-    """Give parameters values that no initialisation gives, so that each one is seen to matter."""
+    """Give parameters values that differ from all initial ones, so that each parameter matters."""
     random = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for name, parameter in layer.named_parameters():

@@ -43,7 +43,7 @@ def formula(
     alpha: float = 1.0,
     **geometry: object,
 ) -> Tensor:
-    """The ⵟ-product in float64 from two of PyTorch's convolutions, geometry as PyTorch takes it."""
+    """The ⵟ-product in float64 from two PyTorch convolutions with the same geometry."""
     w = (y.weight if weight is None else weight).detach().double()
     rank = w.ndim - 2
 

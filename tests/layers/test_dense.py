@@ -30,7 +30,7 @@ def formula(
     alpha: Tensor | float = 1.0,
     spherical: bool = False,
 ) -> Tensor:
-    """The exact ⵟ-product of `x()` with the layer's weights, everything else as given."""
+    """The exact ⵟ-product of `x()` with the layer's weights and the given options."""
     w = y.weight if weight is None else weight
     b = None if bias is None else torch.as_tensor(bias, dtype=torch.float64).expand(OUT)
     return exact_yat_dense(x(), w, b, epsilon, float(alpha), spherical).detach().float()

@@ -1,4 +1,4 @@
-"""Layers use the torch ops where these have fused kernels; here their CPU form stands in."""
+"""Layers use the torch ops on devices with fused kernels. The CPU ops replace these here."""
 
 import pytest
 import torch

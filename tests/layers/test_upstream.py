@@ -57,7 +57,7 @@ def parameters(cls: type) -> list[inspect.Parameter]:
 def test_constructors_take_the_same_arguments_in_the_same_order(ours, theirs, sizes, shape) -> None:
     expected, found = parameters(theirs), parameters(ours)
     assert [p.name for p in found] == [p.name for p in expected]
-    # The one default that differs: ours stores parameters in `dtype` unless reported otherwise.
+    # The only other default: our dense layer stores its parameters in `dtype`.
     differing = {p.name for p, q in zip(expected, found, strict=True) if p.default != q.default}
     assert differing <= {"param_dtype"}
 

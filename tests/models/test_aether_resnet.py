@@ -16,7 +16,7 @@ from nmn_export.models import (
 
 @pytest.mark.parametrize(
     ("build", "parameters", "yat_convs"),
-    # The counts of the upstream package's own ResNets of these depths.
+    # Parameter counts of the ResNets of the nmn package.
     [
         (aether_resnet18, 11_678_912, 8),
         (aether_resnet34, None, 16),

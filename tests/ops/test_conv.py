@@ -33,7 +33,7 @@ def literal_yat_conv(
     dilations: Sequence[int],
     group: int,
 ) -> Tensor:
-    """The definition, one number after the other; what lies outside of x is zero."""
+    """The definition in plain loops. Values outside of x are zero."""
     kernel, rank = weight.shape[2:], len(strides)
     size = [
         sum(
@@ -78,7 +78,7 @@ def _places(shape: Sequence[int]) -> "itertools.product[tuple[int, ...]]":
 @pytest.mark.parametrize("case", SMALL, ids=attrgetter("id"))
 def test_exact_is_the_definition(case: ConvCase) -> None:
     arguments = case.arguments()
-    # A sum of products that cancels loses some of float64's digits.
+    # A sum of products that cancels loses some digits in float64.
     torch.testing.assert_close(
         exact_yat_conv(*arguments), literal_yat_conv(*arguments), rtol=1e-9, atol=0
     )

@@ -18,7 +18,7 @@ DIFFERENTIABLE = ("plain", "odd-sizes", "no-bias", "alpha-negative", "epsilon-tw
 def literal_yat_dense(
     x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, alpha: float, spherical: bool
 ) -> Tensor:
-    """The definition, one number after the other."""
+    """The definition in plain loops."""
 
     def unit(row: list[float]) -> list[float]:
         norm = math.sqrt(math.fsum(v * v for v in row)) + 1e-8
@@ -43,7 +43,7 @@ def literal_yat_dense(
 @pytest.mark.parametrize("case", DENSE_CASES, ids=attrgetter("id"))
 def test_exact_is_the_definition(case: DenseCase) -> None:
     arguments = case.arguments()
-    # A sum that cancels, of the products or on the sphere, loses some of float64's digits.
+    # Sums that cancel lose some digits in float64.
     torch.testing.assert_close(
         exact_yat_dense(*arguments), literal_yat_dense(*arguments), rtol=1e-9, atol=0
     )
@@ -64,7 +64,7 @@ def test_eager_is_near_exact(case: DenseCase, dtype: torch.dtype) -> None:
     arguments = case.arguments(dtype)
     y = yat_dense(*arguments)
     assert y.dtype == dtype
-    # The bias is added and taken away again, as the nmn package does.
+    # The bias is added and subtracted again, as in the nmn package.
     assert_near_exact(y, case, arguments, bias_in_distance=True)
 
 

@@ -102,7 +102,7 @@ def _manifest() -> list[dict[str, Any]]:
 
 @functools.cache
 def _identify(image: int, symbol: str, capability: int) -> dict[str, Any]:
-    """Return the entry of the manifest whose image lies at an address."""
+    """Return the entry of the manifest for the image at an address."""
     for built in _manifest():
         if built["symbol"] == symbol and built["capability"] == capability:
             content = (KERNELS / built["file"]).read_bytes()

@@ -1,4 +1,4 @@
-"""Files against each other in ONNX Runtime on the CPU; what needs a GPU is reported of its absence.
+"""Benchmarks of files in ONNX Runtime on the CPU, and errors without a GPU.
 
 Nothing here opens a session that shares threads, which would bind all others of this process: what
 gets so far is timed in a process of its own, as `bench` does it.
@@ -51,7 +51,7 @@ def request_of(folder: Path, *names: str, **options) -> BenchRequest:
 
 
 def refusal(request: BenchRequest) -> str:
-    """Say what stops a benchmark before any session is opened, and so in this process."""
+    """Return the error of a benchmark that fails before any session is opened."""
     with pytest.raises(NmnExportError) as caught:
         measure(request)
     assert "\n" not in str(caught.value)
@@ -75,7 +75,7 @@ def test_the_result_is_a_ratio_to_the_first_file(files, tmp_path):
     assert "processor" in result.machine
 
     reported = json.loads(bench_json(result))
-    # Times of a CPU are nobody's business but their ratio's.
+    # On a CPU only ratios are shown.
     assert all(row["times"]["gpu"] is None for row in reported["rows"])
     console = Console(width=300, record=True, file=(tmp_path / "out").open("w"))
     console.print(bench_table(result))

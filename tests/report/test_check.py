@@ -21,7 +21,7 @@ from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
 
 
 def changed(path, tmp_path, edit):
-    """Return a copy of a file with something in it changed."""
+    """Return a changed copy of a file."""
     model = onnx.load(path)
     edit(model)
     copy_path = tmp_path / "changed.onnx"
@@ -62,7 +62,7 @@ def test_a_wrong_attribute_is_found_in_its_layer(small_net, small_file, tmp_path
 
 
 def test_norms_in_half_precision_are_found(tmp_path):
-    """As a careless conversion would have them: wrong most where inputs come close to weights."""
+    """A careless conversion computes norms in half precision, which fails close to the weights."""
     path = tmp_path / "m.onnx"
     net = torch.nn.Sequential(YatDense(512, 4, alpha=False, epsilon=1e-9))
     export(net, torch.randn(2, 512), path)
@@ -141,7 +141,7 @@ LAYERS = [
 
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_probes_come_close_to_every_prototype(layer):
-    """For each filter there is a patch whose ⵟ-product only nearness explains."""
+    """For each filter there is a patch with a ⵟ-product so large that it must be close."""
     folded = fold(torch.nn.Sequential(layer))[0]
     folded.epsilon = 1e-9
     x = near_prototypes(folded, 0)
@@ -155,7 +155,7 @@ def test_probes_come_close_to_every_prototype(layer):
             y = spec.exact(*arguments, folded.strides, folded.pads, folded.dilations, folded.group)
         assert LayerOp(folded)(x).shape == y.shape
     largest = y.movedim(1, 0).flatten(1).max(1).values if y.ndim > 2 else y.max(0).values
-    # At a distance of 1 % the ratio is ‖w‖² / 1e-4, up to the draw of the noise.
+    # At a distance of 1 % the ratio is about ‖w‖² / 1e-4.
     w_sq = folded.weight.double().flatten(1).square().sum(1)
     assert (largest > 1e3 * w_sq).all()
 
@@ -173,7 +173,7 @@ def test_reports_are_printed_as_table_and_as_json(small_net, small_file, tmp_pat
 
 
 class AsEngine:
-    """ONNX Runtime in the place of an engine."""
+    """ONNX Runtime with the interface of an engine."""
 
     name = "tensorrt"
 

@@ -7,7 +7,7 @@ from nmn_export.report.compare import EAGER_FACTOR, TOLERANCES, Comparison, comp
 
 
 class Fixed:
-    """A runner that gives one array."""
+    """A runner that returns one array."""
 
     def __init__(self, name: str, values: np.ndarray, key: str = "output") -> None:
         self.name = name

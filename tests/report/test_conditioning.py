@@ -53,7 +53,7 @@ def test_an_example_input_may_equal_a_weight(tmp_path, case):
 
 @pytest.mark.parametrize("factor", [1.001, 1.1])
 def test_a_wrong_weight_fails_on_inputs_that_are_far_from_all_weights(tmp_path, factor):
-    """Conditioning excuses an error only where inputs are close to weights."""
+    """Conditioning permits larger errors only for inputs close to weights."""
     model, path = nn.Sequential(dense()), tmp_path / "m.onnx"
     export(model, torch.randn(4, 64), path)
     proto = onnx.load(path)

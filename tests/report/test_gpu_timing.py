@@ -16,7 +16,7 @@ class Stream:
 
 
 class Event:
-    """A CUDA event whose clock is how many launches there were; each takes 2 ms."""
+    """A CUDA event whose clock advances 2 ms per launch."""
 
     def __init__(self, log: list[str]) -> None:
         self.log, self.at = log, -1

@@ -147,7 +147,7 @@ def test_doctor_survives_a_plugin_library_that_would_kill_it(tmp_path, monkeypat
     assert "must be a file" in plugin_finding().fix
     library.write_text("not a library")
     assert "not a shared library" in plugin_finding().fix
-    # Cut off behind its headers, a library kills who loads it.
+    # A library that is truncated after its headers crashes the process that loads it.
     source = next(Path(ml_dtypes.__file__).parent.glob("*.so")).read_bytes()
     library.write_bytes(source[:5000])
     finding = plugin_finding()

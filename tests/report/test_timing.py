@@ -15,7 +15,7 @@ def test_contestants_take_turns_and_warm_up():
         on_round=lambda: rounds.append(len(calls)),
     )
     assert calls[:4] == ["a", "a", "b", "b"]
-    # Of each pair, the first call is not timed.
+    # The first call of each pair is not timed.
     assert all(sorted(calls[4 + 4 * i : 8 + 4 * i]) == ["a", "a", "b", "b"] for i in range(4))
     assert rounds == [8, 12, 16, 20]
     assert {name: t.calls for name, t in timings.items()} == {"a": 4, "b": 4}

@@ -1,4 +1,4 @@
-"""The few classes of TensorRT that a runner touches, over memory of the CPU.
+"""Doubles of the TensorRT classes that a runner uses, in CPU memory.
 
 A context reads and writes at the addresses it was given, so that a wrong address, shape or order of
 calls gives wrong numbers here, too.
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 ALIGNMENT = 64
-"""Of what PyTorch allocates on a CPU; 256 on a GPU."""
+"""Alignment of PyTorch's allocations on a CPU, in bytes. On a GPU it is 256."""
 
 
 def enum(name: str) -> types.SimpleNamespace:
@@ -22,7 +22,7 @@ def enum(name: str) -> types.SimpleNamespace:
 
 @dataclass
 class Tensor:
-    """An input or output of the double; an output has the shape of the first input."""
+    """An input or output of the engine. An output has the shape of the first input."""
 
     name: str
     mode: str
@@ -126,7 +126,7 @@ def double(shape, read, write):
 
 @dataclass
 class Gpu:
-    """What a runner asks of `torch.cuda`, done on the CPU and at once.
+    """The parts of `torch.cuda` that a runner uses, executed synchronously on the CPU.
 
     Attributes:
         done: What was done, in order.
@@ -145,7 +145,7 @@ class Gpu:
         work()
 
     def install(self, monkeypatch):
-        """Take the place of `torch.cuda`, and of the allocator that knows of streams."""
+        """Replace `torch.cuda` and the allocator."""
         Gpu.now = self
         monkeypatch.setattr(torch.cuda, "Stream", lambda device: self.stream())
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(self, "caller"))
@@ -184,7 +184,7 @@ class Stream:
 
 
 class Graph:
-    """`torch.cuda.CUDAGraph`: replays what was recorded, at the addresses of then."""
+    """`torch.cuda.CUDAGraph`: replays the recorded calls with the recorded addresses."""
 
     def __init__(self, gpu) -> None:
         self.gpu, self.work = gpu, []

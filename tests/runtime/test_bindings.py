@@ -18,7 +18,7 @@ def cpu_alignment(monkeypatch):
 
 
 def ran(engine: Engine, x: torch.Tensor) -> torch.Tensor:
-    """Fit, bind and run, all on the CPU."""
+    """Check, bind and run, on the CPU."""
     Gpu.now = Gpu()
     bound = Bindings(engine)
     profile, inputs = bound.fit({"x": x}, CPU)

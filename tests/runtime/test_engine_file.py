@@ -1,4 +1,4 @@
-"""What stops an engine from being opened, and in which order."""
+"""Errors of opening an engine, and their order."""
 
 import contextlib
 import importlib.util
@@ -32,7 +32,7 @@ def built(small_file, tmp_path_factory):
 
 @pytest.fixture
 def engine(built, tmp_path):
-    """A copy of it, to be spoilt."""
+    """A copy of the engine, for tests that damage it."""
     path = tmp_path / built.name
     path.write_bytes(built.read_bytes())
     record_path(path).write_text(record_path(built).read_text())
@@ -41,7 +41,7 @@ def engine(built, tmp_path):
 
 @pytest.fixture
 def pretended_gpu(monkeypatch):
-    """Get as far as on a machine with a GPU of capability 8.9, TensorRT's own checks aside."""
+    """Simulate a GPU of capability 8.9, except for the checks of TensorRT."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
@@ -64,7 +64,7 @@ def edit_record(path, **changes):
 
 
 def replace_engine(engine, content: bytes):
-    """Put something else in its place, and say in the record that this is right."""
+    """Replace the content of an engine, and its hash in the record."""
     engine.write_bytes(content)
     edit_record(engine, engine={"sha256": FileRecord.of(engine).sha256})
 
@@ -95,7 +95,7 @@ def test_and_its_record_has_to_be_one(engine):
 
 @needs_no_gpu
 def test_then_there_has_to_be_a_gpu(engine, monkeypatch):
-    # Asked before TensorRT is: a machine without either is reported of what it lacks most.
+    # The GPU is checked before TensorRT: without both, the missing GPU is reported.
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     reported = refusal(engine)
     assert reported.startswith("An engine needs a machine with an NVIDIA GPU")
@@ -195,7 +195,7 @@ LIBRARY = PluginLibrary(
 
 @pytest.fixture
 def with_layers(engine, monkeypatch, pretended_gpu):
-    """An engine whose record speaks of two plugin layers, and what the library is said to be."""
+    """An engine whose record has two plugin layers, and the description of the library."""
     layers = json.loads(record_path(engine).read_text())["layers"]
     layers += [{"name": name, "type": "PLUGIN_V3"} for name in ("yat_conv", "head")]
     plugin = {"layers": 2, "version": "0.1.0"}

@@ -32,7 +32,7 @@ def test_every_runner_gives_outputs_by_their_names_in_the_graph(small_net, small
 
 
 def test_truth_is_float64_and_uses_exact_distances():
-    """An input one part in 1e6 from a prototype: float32 expansion is lost, the truth is not."""
+    """Close to a prototype the float32 expansion has no correct digits; the truth has."""
     layer = torch.nn.Sequential(_layer())
     weight = layer[0].weight.double()
     x = (weight[:1] * (1 + 1e-6)).float().detach()
@@ -73,7 +73,7 @@ def test_a_missing_provider_is_an_error_and_never_falls_back_to_the_cpu(small_fi
 def test_a_provider_that_falls_back_is_an_error(small_file, monkeypatch):
     import onnxruntime as ort  # noqa: PLC0415
 
-    # As on a machine with onnxruntime-gpu whose CUDA libraries do not load.
+    # Simulates onnxruntime-gpu on a machine whose CUDA libraries cannot be loaded.
     monkeypatch.setattr(
         ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
@@ -126,7 +126,7 @@ def test_errors_of_onnxruntime_become_one_line():
 
 
 def test_drawn_inputs_have_the_sizes_of_the_export(tmp_path):
-    """A convolution does not take an image of 2×2, which a size out of the blue would be."""
+    """A default size of 2×2 would be too small for this convolution."""
     net = torch.nn.Sequential(YatConv2d(3, 2, 5, stride=2))
     path = tmp_path / "m.onnx"
     shapes = {"input": {0: "batch", 2: "height", 3: "width"}}

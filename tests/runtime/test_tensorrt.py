@@ -1,4 +1,4 @@
-"""The runner's own bookkeeping, with doubles; what needs a GPU is at the end, and skipped here."""
+"""The TensorRT runner with test doubles. Tests that need a GPU are at the end."""
 
 import types
 
@@ -20,7 +20,7 @@ PLAIN = types.SimpleNamespace(__name__="tensorrt")
 
 
 class Rtx:
-    """As `tensorrt_rtx`, which compiles kernels where it runs."""
+    """A double of `tensorrt_rtx`, which compiles kernels at run time."""
 
     __name__ = "tensorrt_rtx"
     DynamicShapesKernelSpecializationStrategy = types.SimpleNamespace(EAGER="EAGER")
@@ -36,7 +36,7 @@ def gpu(monkeypatch):
 
 @pytest.fixture
 def runner_of(gpu, monkeypatch):
-    """Makes a runner of the double of an engine; its GPU is the CPU."""
+    """Return a function that makes a runner of a fake engine, which runs on the CPU."""
 
     def make(engine, trt=PLAIN, **options):
         opened = OpenEngine(trt, None, engine, Log())
@@ -111,11 +111,11 @@ def test_a_graph_is_captured_once_for_each_set_of_shapes_and_replayed(runner_of,
     assert [what for what in gpu.done if "replay" in what] == [
         f"replay execute {batch} on runner 1" for batch in (2, 3, 2, 3)
     ]
-    # Before it can be captured, a shape has to be run once; never again.
+    # A shape must run once before it can be captured.
     assert [what for what in gpu.done if what.startswith("execute")] == [
         f"execute {batch} on runner 1" for batch in (2, 3)
     ]
-    # A graph holds what its context was when it was captured.
+    # A graph keeps the state that its context had at capture.
     assert [context.shapes["x"][0] for context in engine.contexts] == [2, 3]
 
 

@@ -1,4 +1,4 @@
-"""What `nmn_export` uses of `tensorrt` 10 and 11, for machines on which it cannot be installed.
+"""A stub of the parts of `tensorrt` 10 and 11 that `nmn_export` uses.
 
 The network is the nodes of the ONNX file, and the engine a list of what was asked for.
 """
