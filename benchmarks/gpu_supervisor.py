@@ -1,0 +1,246 @@
+"""Runs the items of a GPU run in a worker process, within a budget. Needs no PyTorch.
+
+An illegal memory access destroys the CUDA context of its process, and a kernel may never return.
+So a worker process runs the items, because importing PyTorch for every item would take too long.
+A worker that dies or is killed is replaced. Its item is recorded as an error.
+"""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_items import Item
+from benchmarks.gpu_records import Records
+
+ERROR_CHARACTERS = 2000
+
+START_ATTEMPTS = 2
+"""Consecutive failures to start a worker after which a run stops."""
+
+RESERVE = 5.0
+"""Seconds of the budget that are kept for the end of the run."""
+
+FIRST_ESTIMATES = {"compile": 90.0, "timing": 15.0}
+"""Seconds of an item by kind, until one of its size class has run."""
+
+
+class WorkerDied(Exception):
+    """The worker ended or was killed. The text is the reason."""
+
+
+@dataclass
+class Budget:
+    """Seconds that a run may take, and how long its items took so far.
+
+    Attributes:
+        seconds: Seconds of the whole run.
+        item_limit: Maximum seconds of one item. It is at most a quarter of the run.
+        start: Start of the run on the monotonic clock.
+        longest: Longest time of a finished item by size class.
+    """
+
+    seconds: float
+    item_limit: float = 150.0
+    start: float = field(default_factory=time.monotonic)
+    longest: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the budget is spent, apart from the reserve."""
+        return self.seconds - RESERVE - (time.monotonic() - self.start)
+
+    @property
+    def limit(self) -> float:
+        """Maximum seconds of the next item."""
+        return min(self.item_limit, self.seconds / 4, self.left)
+
+    def fits(self, item: Item) -> bool:
+        """Return whether an item is likely to end in time."""
+        first = FIRST_ESTIMATES.get(item.kind, 5.0)
+        return min(self.longest.get(item.size_class, first), self.seconds / 4) <= self.left
+
+    def add(self, item: Item, seconds: float) -> None:
+        """Record how long an item took."""
+        self.longest[item.size_class] = max(seconds, self.longest.get(item.size_class, 0.0))
+
+
+class Worker:
+    """A process that reads items as lines and answers with lines of JSON."""
+
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it lives as long as the process)
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            start_new_session=True,
+        )
+        self.replies: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.replies.put(line)
+        self.replies.put("")
+
+    def send(self, item: Item) -> None:
+        """Send an item."""
+        assert self.process.stdin
+        with suppress(BrokenPipeError):  # The next reply will say that the worker ended.
+            self.process.stdin.write(item.to_json() + "\n")
+            self.process.stdin.flush()
+
+    def reply(self, seconds: float) -> dict[str, Any]:
+        """Return the next reply.
+
+        Raises:
+            WorkerDied: The process ended, or gave no reply within `seconds` and was killed.
+        """
+        try:
+            line = self.replies.get(timeout=max(seconds, 0.0))
+        except queue.Empty:
+            self.kill()
+            raise WorkerDied("killed at the time limit") from None
+        try:
+            return dict(json.loads(line))
+        except json.JSONDecodeError:  # The end of the output, or half a line before it.
+            self.kill()
+            raise WorkerDied(self._exit_reason()) from None
+
+    def _exit_reason(self) -> str:
+        code = self.process.returncode
+        if code is None:
+            return "closed its output and could not be killed"
+        return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+    def kill(self) -> None:
+        """End the process and its children."""
+        with suppress(subprocess.TimeoutExpired):
+            # A process that has ended by itself reports its own code.
+            self.process.wait(timeout=0 if self.replies.empty() else 1)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=2)
+
+    def error_text(self) -> str:
+        """Return the end of what the worker wrote to standard error."""
+        self.errors.seek(0)
+        return self.errors.read()[-ERROR_CHARACTERS:]
+
+
+class Supervisor:
+    """Runs items and records their results and failures."""
+
+    def __init__(
+        self, command: Sequence[str], records: Records, budget: Budget, folder: Path
+    ) -> None:
+        """Create a supervisor; `command`, run in `folder`, starts a worker."""
+        self.command, self.records, self.budget = command, records, budget
+        self.folder = folder
+        self.worker: Worker | None = None
+        self.device: dict[str, Any] = {}
+        self.failed = 0
+
+    def start(self) -> None:
+        """Start a worker and wait until it is ready. `device` is then what it reported.
+
+        Raises:
+            WorkerDied: The worker ended or was not ready within the budget.
+        """
+        for attempt in range(START_ATTEMPTS):
+            self.worker = Worker(self.command, self.folder)
+            try:
+                self.device = self.worker.reply(self.budget.left)
+            except WorkerDied as error:
+                text = self.worker.error_text()
+                self.worker = None
+                if attempt == START_ATTEMPTS - 1 or self.budget.left <= 0:
+                    raise WorkerDied(f"no worker could be started: {error}\n{text}") from None
+            else:
+                return
+
+    def run(self, items: Sequence[Item]) -> None:
+        """Run items until none is left or none fits the budget."""
+        waiting, skipped = deque(items), []
+        while waiting:
+            item = waiting.popleft()
+            if not self.budget.fits(item):
+                skipped.append(item.name)
+                continue
+            try:
+                if self.worker is None:
+                    self.start()
+            except WorkerDied as error:
+                skipped += [item.name, *(other.name for other in waiting)]
+                self._error(item, "no worker could be started", str(error), 0.0)
+                break
+            if not self._run(item):
+                # The shape's other items may end the worker too. Run them last.
+                same = [other for other in waiting if other.shape == item.shape]
+                waiting = deque(other for other in waiting if other.shape != item.shape)
+                waiting.extend(same)
+        if skipped:
+            self.records.append("skipped", reason="budget", items=skipped)
+
+    def stop(self) -> None:
+        """End the worker."""
+        if self.worker:
+            self.worker.kill()
+            self.worker = None
+
+    def _run(self, item: Item) -> bool:
+        """Run one item; return whether the worker survived."""
+        assert self.worker
+        begin, limit, last = time.monotonic(), self.budget.limit, self.budget.left
+        self.worker.send(item)
+        try:
+            while True:
+                reply = self.worker.reply(begin + limit - time.monotonic())
+                if record := reply.get("record"):
+                    self.records.append(item.kind, item=item.name, **record)
+                    continue
+                seconds = time.monotonic() - begin
+                self.budget.add(item, seconds)
+                if reply.get("failed"):
+                    self._error(item, reply["failed"], reply["text"], seconds)
+                else:
+                    self.records.append("done", item=item.name, seconds=round(seconds, 3))
+                    print(f"done   {item.name} ({seconds:.1f} s)", flush=True)
+                return True
+        except WorkerDied as error:
+            seconds = time.monotonic() - begin
+            if "time limit" in str(error) and limit >= last:
+                self.records.append("skipped", reason="the budget ended", items=[item.name])
+            else:
+                text = self.worker.error_text()
+                self._error(item, f"the worker {error} after {seconds:.1f} s", text, seconds)
+            self.worker = None
+            return False
+
+    def _error(self, item: Item, reason: str, text: str, seconds: float) -> None:
+        self.failed += 1
+        self.records.append(
+            "error",
+            of=item.kind,
+            item=item.name,
+            reason=reason,
+            text=text[-ERROR_CHARACTERS:],
+            seconds=round(seconds, 3),
+        )
+        print(f"FAILED {item.name}: {reason}", flush=True)
