@@ -23,7 +23,7 @@ from benchmarks import gpu_report
 from benchmarks.gpu_items import KINDS, Item, all_items
 from benchmarks.gpu_records import Records
 from benchmarks.gpu_shapes import MODES
-from benchmarks.gpu_supervisor import Budget, Supervisor, WorkerDied
+from benchmarks.gpu_supervisor import Budget, Supervisor, WorkerDiedError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -31,21 +31,16 @@ FAULTS = ("wrong", "raise", "crash", "hang", "race")
 DTYPES = sorted({dtype for dtype, _ in MODES.values()})
 
 
-def options_of(
-    arguments: Sequence[str] | None,
-) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line. A user error exits with code 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="parts of shape names; default: all shapes")
     add("--budget", type=float, default=480, help="seconds of the whole run (default: 480)")
-    add("--limit", type=float, default=150, help="maximum seconds of one item (default: 150)")
+    add("--limit", type=float, help="maximum seconds of one item (default: 60; dry run: 20)")
     add("--out", type=Path, help="output folder (default: $OUT, or benchmarks/results)")
     add("--only", action="append", default=[], metavar="KIND", help=f"of {', '.join(KINDS)}")
     add("--dtype", choices=DTYPES, help="default: all")
-    add("--rounds", type=int, default=50, help="rounds of timing (default: 50)")
+    add("--rounds", type=int, help="rounds of timing (default: 50; dry run: 3)")
     add("--resume", action="store_true", help="skip items that the output file has results of")
     add("--dry-run", action="store_true", help="tiny shapes on a CPU; kept only with --out or $OUT")
     add(
@@ -57,6 +52,10 @@ def options_of(
         help=f"self-test: break the kernel for a shape; FAULT is {', '.join(FAULTS)}",
     )
     options = parser.parse_args(arguments)
+    if options.limit is None:
+        options.limit = 20 if options.dry_run else 60
+    if options.rounds is None:
+        options.rounds = 3 if options.dry_run else 50
     options.only = [kind for value in options.only for kind in value.split(",")]
     for kind in options.only:
         if kind not in KINDS:
@@ -66,9 +65,10 @@ def options_of(
             parser.error(f"--inject-fault must be one of {', '.join(FAULTS)}; got {fault}")
     if options.rounds < 2:
         parser.error(f"--rounds must be at least 2; got {options.rounds}")
-    if not options.budget > 0:
-        parser.error(f"--budget must be positive; got {options.budget:g}")
-    return parser, options
+    for name in ("budget", "limit"):
+        if not getattr(options, name) > 0:
+            parser.error(f"--{name} must be positive; got {getattr(options, name):g}")
+    return options
 
 
 def selected(options: argparse.Namespace) -> list[Item]:
@@ -86,7 +86,10 @@ def selected(options: argparse.Namespace) -> list[Item]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     start = time.monotonic()
-    parser, options = options_of(arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options = parse(parser, arguments)
     items = selected(options)
     shapes = sorted({item.shape.name for item in items if item.shape})
     if not shapes:
@@ -116,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             finished = records.finished() if options.resume else set()
             records.append("run", arguments=sys.argv[1:], **supervisor.device)
             supervisor.run([item for item in items if item.name not in finished])
-        except WorkerDied as error:
+        except WorkerDiedError as error:
             records.append("error", of="run", item="start", reason=str(error))
             supervisor.failed += 1
         except KeyboardInterrupt:

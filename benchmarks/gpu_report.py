@@ -129,7 +129,7 @@ def _errors(errors: list[Record]) -> str:
 def _skipped(records: list[Record]) -> str:
     done = {record["item"] for record in records if record["kind"] in ("done", "error")}
     names = {name for r in records if r["kind"] == "skipped" for name in r["items"]} - done
-    return f"{len(names)} items did not fit the budget" if names else ""
+    return f"{len(names)} items skipped; --resume runs them" if names else ""
 
 
 def by_gpu(files: Sequence[Path]) -> dict[str, list[Record]]:

@@ -201,13 +201,13 @@ class Subject:
         """Compare fused with unfused, also for shapes that are too large for float64.
 
         Raises:
-            WrongResult: They differ by more than rounding.
+            WrongResultError: They differ by more than rounding.
         """
         x = self.draw()
         y, reference = self.fused(x, choice).float(), self.unfused(x).float()
         difference, largest = (y - reference).abs().max(), reference.abs().max()
         if not difference <= ALLOWED_DIFFERENCE * largest:
-            raise WrongResult(
+            raise WrongResultError(
                 f"{self.shape.name} in {self.mode} is wrong: it differs from unfused by "
                 f"{difference:.3g}, where the largest output is {largest:.3g}"
             )
@@ -220,7 +220,7 @@ class Subject:
         return exact_yat_dense(*arguments, False)
 
 
-class WrongResult(Exception):
+class WrongResultError(Exception):
     """A kernel's output is wrong or does not repeat."""
 
 
@@ -230,7 +230,7 @@ def check(shape: Shape, mode: str, device: str, repetitions: int) -> None:
     The interpreter runs programs one after another, so only a GPU shows a race.
 
     Raises:
-        WrongResult: It does not agree or does not repeat.
+        WrongResultError: It does not agree or does not repeat.
     """
     subject = Subject(shape, mode, device)
     x = subject.draw()
@@ -238,10 +238,10 @@ def check(shape: Shape, mode: str, device: str, repetitions: int) -> None:
         x[0] = subject.weight[0] * 1.01
     y = subject.fused(x)
     if not near(subject, x, y, subject.exact(x)):
-        raise WrongResult(f"{shape.name} in {mode} is wrong: it does not agree with float64")
+        raise WrongResultError(f"{shape.name} in {mode} is wrong: it does not agree with float64")
     for repetition in range(1, repetitions + 1):
         if not torch.equal(y, subject.fused(x)):
-            raise WrongResult(
+            raise WrongResultError(
                 f"{shape.name} in {mode} does not repeat: repetition {repetition} of "
                 f"{repetitions} differs, so there is a race"
             )

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,11 +22,15 @@ from typing import Any
 
 from benchmarks.gpu_items import Item
 from benchmarks.gpu_records import Records
+from benchmarks.gpu_shapes import Shape
 
 ERROR_CHARACTERS = 2000
 
 START_ATTEMPTS = 2
 """Consecutive failures to start a worker after which a run stops."""
+
+MAX_DEATHS = 2
+"""Workers that a shape may end, until its other items are skipped."""
 
 RESERVE = 5.0
 """Seconds of the budget that are kept for the end of the run."""
@@ -35,7 +39,11 @@ FIRST_ESTIMATES = {"compile": 90.0, "timing": 15.0}
 """Seconds of an item by kind, until one of its size class has run."""
 
 
-class WorkerDied(Exception):
+AUTOTUNING_FACTOR = 3.0
+"""How much longer an item with autotuning may take."""
+
+
+class WorkerDiedError(Exception):
     """The worker ended or was killed. The text is the reason."""
 
 
@@ -45,13 +53,13 @@ class Budget:
 
     Attributes:
         seconds: Seconds of the whole run.
-        item_limit: Maximum seconds of one item. It is at most a quarter of the run.
+        item_limit: Maximum seconds of one item. A quarter of the run is the upper limit.
         start: Start of the run on the monotonic clock.
         longest: Longest time of a finished item by size class.
     """
 
     seconds: float
-    item_limit: float = 150.0
+    item_limit: float = 60.0
     start: float = field(default_factory=time.monotonic)
     longest: dict[str, float] = field(default_factory=dict)
 
@@ -60,15 +68,16 @@ class Budget:
         """Seconds until the budget is spent, apart from the reserve."""
         return self.seconds - RESERVE - (time.monotonic() - self.start)
 
-    @property
-    def limit(self) -> float:
-        """Maximum seconds of the next item."""
-        return min(self.item_limit, self.seconds / 4, self.left)
+    def limit(self, item: Item) -> float:
+        """Return the maximum seconds of an item if it starts now."""
+        factor = AUTOTUNING_FACTOR if item.kind == "compile" else 1.0
+        return min(factor * self.item_limit, self.seconds / 4, self.left)
 
-    def fits(self, item: Item) -> bool:
-        """Return whether an item is likely to end in time."""
+    def fits(self, item: Item, start_seconds: float = 0.0) -> bool:
+        """Return whether an item is likely to end in time, after `start_seconds` for a worker."""
         first = FIRST_ESTIMATES.get(item.kind, 5.0)
-        return min(self.longest.get(item.size_class, first), self.seconds / 4) <= self.left
+        estimate = min(self.longest.get(item.size_class, first), self.seconds / 4)
+        return start_seconds + estimate <= self.left
 
     def add(self, item: Item, seconds: float) -> None:
         """Record how long an item took."""
@@ -109,18 +118,18 @@ class Worker:
         """Return the next reply.
 
         Raises:
-            WorkerDied: The process ended, or gave no reply within `seconds` and was killed.
+            WorkerDiedError: The process ended, or gave no reply within `seconds` and was killed.
         """
         try:
             line = self.replies.get(timeout=max(seconds, 0.0))
         except queue.Empty:
             self.kill()
-            raise WorkerDied("killed at the time limit") from None
+            raise WorkerDiedError("was killed at the time limit") from None
         try:
             return dict(json.loads(line))
         except json.JSONDecodeError:  # The end of the output, or half a line before it.
             self.kill()
-            raise WorkerDied(self._exit_reason()) from None
+            raise WorkerDiedError(self._exit_reason()) from None
 
     def _exit_reason(self) -> str:
         code = self.process.returncode
@@ -155,48 +164,58 @@ class Supervisor:
         self.folder = folder
         self.worker: Worker | None = None
         self.device: dict[str, Any] = {}
+        self.start_seconds = 0.0
+        self.deaths: Counter[Shape | None] = Counter()
         self.failed = 0
 
     def start(self) -> None:
         """Start a worker and wait until it is ready. `device` is then what it reported.
 
         Raises:
-            WorkerDied: The worker ended or was not ready within the budget.
+            WorkerDiedError: The worker ended or was not ready within the budget.
         """
+        begin = time.monotonic()
         for attempt in range(START_ATTEMPTS):
             self.worker = Worker(self.command, self.folder)
             try:
                 self.device = self.worker.reply(self.budget.left)
-            except WorkerDied as error:
+            except WorkerDiedError as error:
                 text = self.worker.error_text()
                 self.worker = None
                 if attempt == START_ATTEMPTS - 1 or self.budget.left <= 0:
-                    raise WorkerDied(f"no worker could be started: {error}\n{text}") from None
+                    raise WorkerDiedError(f"no worker could be started: {error}\n{text}") from None
             else:
+                self.start_seconds = time.monotonic() - begin
                 return
 
     def run(self, items: Sequence[Item]) -> None:
-        """Run items until none is left or none fits the budget."""
-        waiting, skipped = deque(items), []
+        """Run items until none is left or none fits the budget.
+
+        Raises:
+            WorkerDiedError: No worker could be started.
+        """
+        waiting = deque(items)
+        skipped: dict[str, list[str]] = {}
         while waiting:
             item = waiting.popleft()
-            if not self.budget.fits(item):
-                skipped.append(item.name)
+            # Every tile may be the only one that fails.
+            if self.deaths[item.shape] >= MAX_DEATHS and item.candidate is None:
+                skipped.setdefault("the shape ended workers", []).append(item.name)
                 continue
-            try:
-                if self.worker is None:
-                    self.start()
-            except WorkerDied as error:
-                skipped += [item.name, *(other.name for other in waiting)]
-                self._error(item, "no worker could be started", str(error), 0.0)
-                break
+            start_seconds = 0.0 if self.worker else self.start_seconds
+            if not self.budget.fits(item, start_seconds):
+                skipped.setdefault("budget", []).append(item.name)
+                continue
+            if self.worker is None:
+                self.start()
             if not self._run(item):
                 # The shape's other items may end the worker too. Run them last.
+                self.deaths[item.shape] += 1
                 same = [other for other in waiting if other.shape == item.shape]
                 waiting = deque(other for other in waiting if other.shape != item.shape)
                 waiting.extend(same)
-        if skipped:
-            self.records.append("skipped", reason="budget", items=skipped)
+        for reason, names in skipped.items():
+            self.records.append("skipped", reason=reason, items=names)
 
     def stop(self) -> None:
         """End the worker."""
@@ -207,7 +226,7 @@ class Supervisor:
     def _run(self, item: Item) -> bool:
         """Run one item; return whether the worker survived."""
         assert self.worker
-        begin, limit, last = time.monotonic(), self.budget.limit, self.budget.left
+        begin, limit, last = time.monotonic(), self.budget.limit(item), self.budget.left
         self.worker.send(item)
         try:
             while True:
@@ -223,7 +242,7 @@ class Supervisor:
                     self.records.append("done", item=item.name, seconds=round(seconds, 3))
                     print(f"done   {item.name} ({seconds:.1f} s)", flush=True)
                 return True
-        except WorkerDied as error:
+        except WorkerDiedError as error:
             seconds = time.monotonic() - begin
             if "time limit" in str(error) and limit >= last:
                 self.records.append("skipped", reason="the budget ended", items=[item.name])

@@ -1,7 +1,8 @@
 """The worker process of a GPU run: reads items from standard input, answers in JSON lines.
 
-Its first line describes the device; `gpu` is null if there is none. Then every item is answered by {"record": …} for each result,
-and by {"done": true} or {"failed": reason, "text": …}. It ends if the CUDA context is unusable.
+Its first line describes the device; `gpu` is null if there is none. Then it answers every item with
+{"record": …} for each result, and {"done": true} or {"failed": reason, "text": …} at the end. It
+ends if the CUDA context is unusable.
 """
 
 import argparse
