@@ -88,7 +88,7 @@ class Worker:
     """A process that reads items as lines and answers with lines of JSON."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it lives as long as the process)
+        self.errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (it lives as long as the process)
         self.process = subprocess.Popen(
             command,
             cwd=folder,
@@ -128,6 +128,8 @@ class Worker:
         try:
             return dict(json.loads(line))
         except json.JSONDecodeError:  # The end of the output, or half a line before it.
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=5)
             self.kill()
             raise WorkerDiedError(self._exit_reason()) from None
 
@@ -139,9 +141,6 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and its children."""
-        with suppress(subprocess.TimeoutExpired):
-            # A process that has ended by itself reports its own code.
-            self.process.wait(timeout=0 if self.replies.empty() else 1)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
