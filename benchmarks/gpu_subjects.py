@@ -8,7 +8,9 @@ compiled:    the eager layer under torch.compile.
 eager:       the eager layer.
 """
 
+import functools
 import os
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -69,12 +71,13 @@ def eager(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry | None) ->
     return yat_dense(x, weight, bias, EPSILON)
 
 
-# The benchmark captures CUDA graphs itself. In the interpreter there is no compiler to test.
-compiled_eager = (
-    torch.compile(eager, backend="eager", dynamic=False)
-    if os.environ.get("TRITON_INTERPRET") == "1"
-    else torch.compile(eager, mode="max-autotune-no-cudagraphs", dynamic=False)
-)
+@functools.cache
+def compiled_eager() -> Callable[..., Tensor]:
+    """Return `eager` under torch.compile. The import of the compiler takes seconds."""
+    if os.environ.get("TRITON_INTERPRET") == "1":  # There is no GPU to compile for.
+        return torch.compile(eager, backend="eager", dynamic=False)
+    # The benchmark captures CUDA graphs itself.
+    return torch.compile(eager, mode="max-autotune-no-cudagraphs", dynamic=False)
 
 
 class Subject:
@@ -195,7 +198,7 @@ class Subject:
     def compiled(self, x: Tensor) -> Tensor:
         """Compute the eager layer under torch.compile."""
         geometry = self.geometry if self.shape.size else None
-        return compiled_eager(x, self.weight, self.bias, geometry)
+        return compiled_eager()(x, self.weight, self.bias, geometry)
 
     def assert_close_to_unfused(self, choice: Choice | None = None) -> None:
         """Compare fused with unfused, also for shapes that are too large for float64.

@@ -78,7 +78,10 @@ class Bench:
         elif item.kind == "tiles":
             yield about | self.tile(item.shape, item.mode, item.candidate)
         else:
-            names = ("linear", "fused", "compiled") if item.kind == "compile" else CONTESTANTS
+            names = CONTESTANTS
+            if item.kind == "compile":
+                names = ("linear", "fused", "compiled")
+                torch.compiler.reset()
             if item.mode.startswith("float32"):
                 names += ("linear_tf32",)
             yield about | self.timing(item.shape, item.mode, names)
@@ -111,7 +114,6 @@ class Bench:
 
     def measure(self, subject: Subject, contestants: Contestants) -> Summary:
         """Time contestants on inputs and weights that rotate; `subject` is the first of them."""
-        torch.compiler.reset()
         copies = buffer_copies(subject.bytes) - 1
         more = [Subject(subject.shape, subject.mode, self.device) for _ in range(copies)]
         inputs = [(each, each.draw()) for each in (subject, *more)]

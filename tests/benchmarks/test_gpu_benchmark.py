@@ -152,11 +152,14 @@ BLOCKED = ["onnx", "onnxruntime", "onnxscript", "onnx_ir", "safetensors", "typer
 def test_it_needs_pytorch_and_triton_only_and_survives_a_crash(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
+        "from importlib.machinery import PathFinder\n"
+        "class Filtered(PathFinder):\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, path=None, target=None):\n"
         f"        if name.split('.')[0] in {BLOCKED}:\n"
-        "            raise ModuleNotFoundError('blocked: ' + name)\n"
-        "sys.meta_path.insert(0, Blocked())\n"
+        "            return None\n"
+        "        return PathFinder.find_spec(name, path, target)\n"
+        "sys.meta_path[:] = [Filtered if f is PathFinder else f for f in sys.meta_path]\n"
     )
     out = tmp_path / "out"
 
