@@ -20,13 +20,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import gpu_report
-from benchmarks.gpu_items import KINDS, Item, all_items
+from benchmarks.gpu_items import Budget
+from benchmarks.gpu_queue import KINDS, Item, all_items
 from benchmarks.gpu_records import Records
 from benchmarks.gpu_shapes import MODES
-from benchmarks.gpu_supervisor import Budget, Supervisor, WorkerDiedError
+from benchmarks.gpu_supervisor import Supervisor, WorkerDiedError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+RESERVE = 5.0
+"""Seconds of the budget that are kept to end the worker and print the tables."""
+
 FAULTS = ("wrong", "raise", "crash", "hang", "race")
 DTYPES = sorted({dtype for dtype, _ in MODES.values()})
 
@@ -110,8 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command += ["--dry-run"] * options.dry_run
         for fault in options.inject_fault:
             command += ["--inject-fault", *fault]
-        budget = Budget(options.budget, options.limit, start)
-        supervisor = Supervisor(command, records, budget, ROOT)
+        budget = Budget(options.budget, reserve=RESERVE, start=start)
+        supervisor = Supervisor(command, ROOT, records, budget, options.limit)
         try:
             supervisor.start()
             if not supervisor.device["gpu"]:

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from benchmarks.gpu_items import Candidate
+from benchmarks.gpu_queue import Candidate
 from benchmarks.gpu_shapes import MODES, Shape
 from nmn_export.kernels.conv import launch as conv
 from nmn_export.kernels.conv import weights as conv_weights

@@ -16,24 +16,19 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_items import Item
+from benchmarks.gpu_items import ERROR_CHARACTERS, Budget
+from benchmarks.gpu_queue import Item
 from benchmarks.gpu_records import Records
 from benchmarks.gpu_shapes import Shape
-
-ERROR_CHARACTERS = 2000
 
 START_ATTEMPTS = 2
 """Consecutive failures to start a worker after which a run stops."""
 
 MAX_DEATHS = 2
 """Workers that a shape may end, until its other items are skipped."""
-
-RESERVE = 5.0
-"""Seconds of the budget that are kept for the end of the run."""
 
 FIRST_ESTIMATES = {"compile": 90.0, "timing": 15.0}
 """Seconds of an item by kind, until one of its size class has run."""
@@ -45,43 +40,6 @@ AUTOTUNING_FACTOR = 3.0
 
 class WorkerDiedError(Exception):
     """The worker ended or was killed. The text is the reason."""
-
-
-@dataclass
-class Budget:
-    """Seconds that a run may take, and how long its items took so far.
-
-    Attributes:
-        seconds: Seconds of the whole run.
-        item_limit: Maximum seconds of one item. A quarter of the run is the upper limit.
-        start: Start of the run on the monotonic clock.
-        longest: Longest time of a finished item by size class.
-    """
-
-    seconds: float
-    item_limit: float = 60.0
-    start: float = field(default_factory=time.monotonic)
-    longest: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def left(self) -> float:
-        """Seconds until the budget is spent, apart from the reserve."""
-        return self.seconds - RESERVE - (time.monotonic() - self.start)
-
-    def limit(self, item: Item) -> float:
-        """Return the maximum seconds of an item if it starts now."""
-        factor = AUTOTUNING_FACTOR if item.kind == "compile" else 1.0
-        return min(factor * self.item_limit, self.seconds / 4, self.left)
-
-    def fits(self, item: Item, start_seconds: float = 0.0) -> bool:
-        """Return whether an item is likely to end in time, after `start_seconds` for a worker."""
-        first = FIRST_ESTIMATES.get(item.kind, 5.0)
-        estimate = min(self.longest.get(item.size_class, first), self.seconds / 4)
-        return start_seconds + estimate <= self.left
-
-    def add(self, item: Item, seconds: float) -> None:
-        """Record how long an item took."""
-        self.longest[item.size_class] = max(seconds, self.longest.get(item.size_class, 0.0))
 
 
 class Worker:
@@ -156,11 +114,24 @@ class Supervisor:
     """Runs items and records their results and failures."""
 
     def __init__(
-        self, command: Sequence[str], records: Records, budget: Budget, folder: Path
+        self,
+        command: Sequence[str],
+        folder: Path,
+        records: Records,
+        budget: Budget,
+        item_limit: float,
     ) -> None:
-        """Create a supervisor; `command`, run in `folder`, starts a worker."""
-        self.command, self.records, self.budget = command, records, budget
-        self.folder = folder
+        """Create a supervisor.
+
+        Args:
+            command: Starts a worker.
+            folder: Current folder of the worker.
+            records: Receives results and errors.
+            budget: Budget of the run. An item may take at most a quarter of it.
+            item_limit: Maximum seconds of an item without autotuning.
+        """
+        self.command, self.folder, self.records = command, folder, records
+        self.budget, self.item_limit = budget, item_limit
         self.worker: Worker | None = None
         self.device: dict[str, Any] = {}
         self.start_seconds = 0.0
@@ -201,8 +172,7 @@ class Supervisor:
             if self.deaths[item.shape] >= MAX_DEATHS and item.candidate is None:
                 skipped.setdefault("the shape ended workers", []).append(item.name)
                 continue
-            start_seconds = 0.0 if self.worker else self.start_seconds
-            if not self.budget.fits(item, start_seconds):
+            if not self._fits(item):
                 skipped.setdefault("budget", []).append(item.name)
                 continue
             if self.worker is None:
@@ -222,10 +192,22 @@ class Supervisor:
             self.worker.kill()
             self.worker = None
 
+    def _fits(self, item: Item) -> bool:
+        """Return whether an item is likely to end in time, with the start of a worker if needed."""
+        first = FIRST_ESTIMATES.get(item.kind, 5.0)
+        estimate = min(self.budget.estimate(item.size_class, first), self._limit(item))
+        return (0.0 if self.worker else self.start_seconds) + estimate < self.budget.left
+
+    def _limit(self, item: Item) -> float:
+        """Return the maximum seconds of an item, whatever is left of the budget."""
+        factor = AUTOTUNING_FACTOR if item.kind == "compile" else 1.0
+        return min(factor * self.item_limit, self.budget.seconds / 4)
+
     def _run(self, item: Item) -> bool:
         """Run one item; return whether the worker survived."""
         assert self.worker
-        begin, limit, last = time.monotonic(), self.budget.limit(item), self.budget.left
+        begin, left = time.monotonic(), self.budget.left
+        limit = min(self._limit(item), left)
         self.worker.send(item)
         try:
             while True:
@@ -234,7 +216,7 @@ class Supervisor:
                     self.records.append(item.kind, item=item.name, **record)
                     continue
                 seconds = time.monotonic() - begin
-                self.budget.add(item, seconds)
+                self.budget.spent(item.size_class, seconds)
                 if reply.get("failed"):
                     self._error(item, reply["failed"], reply["text"], seconds)
                 else:
@@ -243,7 +225,7 @@ class Supervisor:
                 return True
         except WorkerDiedError as error:
             seconds = time.monotonic() - begin
-            if "time limit" in str(error) and limit >= last:
+            if "time limit" in str(error) and limit == left:
                 self.records.append("skipped", reason="the budget ended", items=[item.name])
             else:
                 text = self.worker.error_text()

@@ -32,7 +32,7 @@ import triton
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-from benchmarks.gpu_items import Candidate, Item
+from benchmarks.gpu_queue import Candidate, Item
 from benchmarks.gpu_shapes import Shape
 from benchmarks.gpu_subjects import Choice, Subject, check
 from benchmarks.gpu_timing import (

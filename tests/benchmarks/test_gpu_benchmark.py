@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_worker
-from benchmarks.gpu_items import Candidate, Item, all_items, candidates
+from benchmarks.gpu_queue import Candidate, Item, all_items, candidates
 from benchmarks.gpu_shapes import CHECKED_SHAPES, MODES, SHAPES, TINY_SHAPES, VALUABLE_SHAPES, Shape
 from benchmarks.gpu_subjects import Subject, near
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_supervisor
-from benchmarks.gpu_items import Candidate, Item
+from benchmarks.gpu_items import Budget
+from benchmarks.gpu_queue import Candidate, Item
 from benchmarks.gpu_records import Record, Records
 from benchmarks.gpu_shapes import Shape
-from benchmarks.gpu_supervisor import Budget, Supervisor, WorkerDiedError
+from benchmarks.gpu_supervisor import Supervisor, WorkerDiedError
 
 BAD, GOOD = Shape(7, 1, 1), Shape(8, 1, 1)
 
@@ -39,7 +40,7 @@ FAULTS = {
 def supervisor(folder: Path, fault: str, seconds: float = 60, limit: float = 20) -> Supervisor:
     command = [sys.executable, "-S", "-c", WORKER.replace("FAULT", fault)]
     records = Records(folder / "gpu.jsonl")
-    return Supervisor(command, records, Budget(seconds, limit), folder)
+    return Supervisor(command, folder, records, Budget(seconds), limit)
 
 
 def run(subject: Supervisor, items: list[Item]) -> list[Record]:
@@ -88,7 +89,6 @@ def test_a_shape_that_ended_two_workers_is_skipped_except_its_other_tiles(tmp_pa
 def test_the_budget_bounds_a_run_and_its_last_item(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_supervisor, "RESERVE", 0.0)
     monkeypatch.setattr(gpu_supervisor, "FIRST_ESTIMATES", {"timing": 0.0})
     items = [Item("timing", BAD, str(i)) for i in range(40)]
     begin = time.monotonic()
@@ -101,13 +101,10 @@ def test_the_budget_bounds_a_run_and_its_last_item(
     assert not [r for r in records if r["kind"] == "error"]
 
 
-def test_an_item_that_the_end_of_the_budget_stops_is_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu_supervisor, "RESERVE", 0.0)
+def test_an_item_that_the_end_of_the_budget_stops_is_no_failure(tmp_path: Path) -> None:
     subject = supervisor(tmp_path, "time.sleep(60)")
     subject.start()
-    subject.budget = Budget(100, 60, time.monotonic() - 99)
+    subject.budget = Budget(100, start=time.monotonic() - 99)
     subject._run(Item("timing", BAD, "a"))
     assert subject.failed == 0
     assert [(r["kind"], r.get("reason")) for r in subject.records] == [
@@ -116,16 +113,18 @@ def test_an_item_that_the_end_of_the_budget_stops_is_no_failure(
     ]
 
 
-def test_estimates_are_per_kind_and_size() -> None:
+def test_estimates_are_per_kind_and_size(tmp_path: Path) -> None:
     large, small = Item("timing", Shape(65536, 4096, 4096)), Item("timing", GOOD)
-    budget = Budget(40)
-    assert budget.fits(large)
-    budget.add(large, 50)
-    budget.start -= 30
-    assert not budget.fits(large)
-    budget.add(small, 1)
-    assert budget.fits(small)
-    assert not budget.fits(small, start_seconds=6)
+    subject = supervisor(tmp_path, "pass", seconds=100)
+    budget = subject.budget = Budget(100, start=time.monotonic() - 80)
+    subject.start_seconds = 0.0
+    assert subject._fits(large)
+    budget.spent(large.size_class, 50)
+    assert not subject._fits(large)
+    budget.spent(small.size_class, 15)
+    assert subject._fits(small)
+    subject.start_seconds = 10.0  # no worker runs yet
+    assert not subject._fits(small)
 
 
 def test_a_worker_that_cannot_start_ends_the_run_with_its_message(tmp_path: Path) -> None:
