@@ -36,7 +36,7 @@ types: $(INSTALLED)
 bench: $(INSTALLED)  ## ONNX Runtime on the CPU: ours, the linear twin, the naive export, eager
 	$(BIN)/python -m benchmarks.onnxruntime_cpu
 
-gpu:  ## the fused kernels, on a machine with a GPU, PyTorch and Triton, and nothing installed
+gpu:  ## check and time the fused kernels on a GPU; needs PyTorch and Triton, but no .venv
 	$(PYTHON) -m benchmarks.gpu
 
 gpu-plugin:  ## the plugins' enqueue, on a machine with a GPU, PyTorch and build/plugin of elsewhere

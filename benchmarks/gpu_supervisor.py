@@ -222,7 +222,9 @@ class Supervisor:
                 else:
                     self.records.append("done", item=item.name, seconds=round(seconds, 3))
                     print(f"done   {item.name} ({seconds:.1f} s)", flush=True)
-                return True
+                if not reply["usable"]:
+                    self.stop()
+                return self.worker is not None
         except WorkerDiedError as error:
             seconds = time.monotonic() - begin
             if "time limit" in str(error) and limit == left:

@@ -10,13 +10,22 @@ import torch
 from torch import Tensor
 
 CALLS = 20
-"""Calls per CUDA graph."""
+"""Maximum number of calls per CUDA graph."""
+
+GRAPH_SECONDS = 0.02
+"""Time of a CUDA graph that is long enough to measure. Slow layers have fewer calls."""
+
+ITEM_SECONDS = 12.0
+"""Time of all rounds. Slow layers have fewer rounds, but at least `MIN_ROUNDS`."""
+
+MIN_ROUNDS = 10
 
 WARMUP = 0.5
 """Seconds of warm-up before timing on a GPU."""
 
 Summary = dict[str, dict[str, float]]
-"""For every contestant: median, p20 and p80 in seconds, the ratio to linear and its interval."""
+"""For every contestant: median, p20 and p80 in seconds, the ratio to linear with its interval,
+and the number of rounds."""
 
 
 def buffer_copies(item_bytes: int) -> int:
@@ -27,8 +36,8 @@ def buffer_copies(item_bytes: int) -> int:
     return min(CALLS, 1 + 2 * cache // item_bytes)
 
 
-def replayed(calls: Sequence[Callable[[], Tensor]], count: int) -> Callable[[], float]:
-    """Return a function that makes `count` calls in rotation and returns the seconds of one."""
+def replayed(calls: Sequence[Callable[[], Tensor]]) -> Callable[[], float]:
+    """Return a function that makes calls in rotation and returns the seconds of one."""
     if not torch.cuda.is_available():
 
         def timed_on_cpu() -> float:
@@ -42,7 +51,11 @@ def replayed(calls: Sequence[Callable[[], Tensor]], count: int) -> Callable[[], 
     with torch.cuda.stream(stream):
         for _ in range(3):
             calls[0]()
-    torch.cuda.synchronize()
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        calls[0]()
+        torch.cuda.synchronize()
+    count = max(len(calls), min(CALLS, int(GRAPH_SECONDS / (time.perf_counter() - begin))))
     graph = torch.cuda.CUDAGraph()
     outputs: list[Tensor | None] = [None] * len(calls)
     with torch.cuda.graph(graph, stream=stream):
@@ -63,16 +76,19 @@ def replayed(calls: Sequence[Callable[[], Tensor]], count: int) -> Callable[[], 
 def time_in_turn(
     work: dict[str, list[Callable[[], Tensor]]], rounds: int
 ) -> dict[str, list[float]]:
-    """Return the seconds of every contestant in every round.
+    """Return the seconds of every contestant in at most `rounds` rounds.
 
     Every round times all contestants, in a new random order. A contestant's calls rotate over
     its buffers, so that the cache does not hold them.
     """
-    runs = {name: replayed(calls, CALLS) for name, calls in work.items()}
-    until = time.perf_counter() + (WARMUP if torch.cuda.is_available() else 0.0)
-    while time.perf_counter() < until:
-        for run in runs.values():
-            run()
+    runs = {name: replayed(calls) for name, calls in work.items()}
+    if torch.cuda.is_available():
+        until = time.perf_counter() + WARMUP
+        while (begin := time.perf_counter()) < until:
+            for run in runs.values():
+                run()
+            round_seconds = time.perf_counter() - begin
+        rounds = min(rounds, max(MIN_ROUNDS, int(ITEM_SECONDS / round_seconds)))
     order, shuffle = list(runs), random.Random(0).shuffle
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
@@ -101,6 +117,7 @@ def summarize(seconds: dict[str, list[float]]) -> Summary:
             "ratio": median / statistics.median(linear),
             "ratio_low": ratios[10],
             "ratio_high": ratios[-11],
+            "rounds": len(times),
         }
     return rows
 
@@ -129,5 +146,5 @@ def measured_rates() -> dict[str, object]:
 
 
 def _median_seconds(call: Callable[[], Tensor]) -> float:
-    timed = replayed([call], 10)
+    timed = replayed([call])
     return statistics.median(timed() for _ in range(20))

@@ -1,8 +1,8 @@
 """The worker process of a GPU run: reads items from standard input, answers in JSON lines.
 
 Its first line describes the device; `gpu` is null if there is none. Then it answers every item with
-{"record": …} for each result, and {"done": true} or {"failed": reason, "text": …} at the end. It
-ends if the CUDA context is unusable.
+{"record": …} for each result, and {"done": true} or {"failed": reason, "text": …} at the end. The
+last one says in `usable` whether the worker takes another item.
 """
 
 import argparse
@@ -86,6 +86,19 @@ class Bench:
                 names += ("linear_tf32",)
             yield about | self.timing(item.shape, item.mode, names)
 
+    def is_usable(self) -> bool:
+        """Release unused memory; return whether the CUDA context still works.
+
+        After an illegal memory access every call fails until the process ends.
+        """
+        try:
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()
+        except RuntimeError:
+            return False
+        return True
+
     def machine(self) -> dict[str, Any]:
         """Return how fast the GPU copies and multiplies."""
         return {"clocks": clocks()} | (measured_rates() if self.device == "cuda" else {})
@@ -159,22 +172,19 @@ def serve(bench: Bench, items: TextIO, replies: TextIO) -> None:
         gpu = torch.cuda.get_device_name()
     reply(gpu=gpu, torch=torch.__version__, triton=triton.__version__, cuda=torch.version.cuda)
     for line in items:
+        ending: dict[str, Any] = {"done": True}
         try:
             for record in bench.execute(Item.from_json(line)):
                 reply(record=record)
-            if bench.device == "cuda":
-                torch.cuda.synchronize()
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            reply(failed=f"{type(error).__name__}: {reason}", text=traceback.format_exc())
-        else:
-            reply(done=True)
+            text = traceback.format_exc()
+            ending = {"failed": f"{type(error).__name__}: {reason}", "text": text}
         gc.collect()
-        if bench.device == "cuda":
-            # These raise if a kernel destroyed the CUDA context. The process then ends, and the
-            # next one has a new context.
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
+        usable = bench.is_usable()
+        reply(**ending, usable=usable)
+        if not usable:
+            return
 
 
 def main() -> None:

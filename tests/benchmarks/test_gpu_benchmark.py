@@ -132,7 +132,16 @@ def test_a_broken_kernel_is_an_error_and_the_next_item_runs(
     assert reason in bad["failed"]
     assert "Traceback" in bad["text"]
     assert record["record"]["agrees"]
-    assert done == {"done": True}
+    assert done == {"done": True, "usable": True}
+
+
+def test_a_worker_whose_device_is_unusable_takes_no_other_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpu_worker.Bench, "is_usable", lambda self: False)
+    (bad,) = answers(Item("timing", DENSE, "bfloat16"), "raise", monkeypatch)
+    assert "broken on purpose" in bad["failed"]
+    assert bad["usable"] is False
 
 
 def test_a_tile_that_does_not_fit_is_recorded_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

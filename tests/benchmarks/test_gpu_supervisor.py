@@ -22,13 +22,19 @@ for line in sys.stdin:
     print(json.dumps({"record": {"shape": item["shape"]["batch"], "pid": os.getpid()}}), flush=True)
     if item["shape"]["batch"] == 7:
         FAULT
-    print(json.dumps({"done": True}), flush=True)
+    print(json.dumps({"done": True, "usable": True}), flush=True)
 """
 
 FAULTS = {
     "raise": (
-        "print(json.dumps({'failed': 'ValueError: x', 'text': 'trace'}), flush=True); continue",
+        "print(json.dumps({'failed': 'ValueError: x', 'text': '', 'usable': True}), flush=True)\n"
+        "        continue",
         "ValueError: x",
+    ),
+    "illegal access": (
+        "print(json.dumps({'failed': 'illegal access', 'text': '', 'usable': False}), flush=True)\n"
+        "        sys.exit(1)",
+        "illegal access",
     ),
     "crash": ("print('bad address', file=sys.stderr, flush=True); os.abort()", "ended by SIGABRT"),
     "exit": ("sys.exit(3)", "ended with code 3"),
