@@ -55,5 +55,11 @@ class Records:
                 yield record
 
     def finished(self) -> set[str]:
-        """Return the names of the items that ended without an error in an earlier run."""
-        return {record["item"] for record in self if record["kind"] == "done"}
+        """Return the names of the items whose last run ended without an error."""
+        names = set()
+        for record in self:
+            if record["kind"] == "done":
+                names.add(record["item"])
+            elif record["kind"] == "error":
+                names.discard(record["item"])
+        return names

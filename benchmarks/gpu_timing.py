@@ -48,6 +48,7 @@ def replayed(calls: Sequence[Callable[[], Tensor]]) -> Callable[[], float]:
         return timed_on_cpu
 
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             calls[0]()

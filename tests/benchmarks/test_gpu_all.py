@@ -25,7 +25,7 @@ def run(tmp_path: Path, *arguments: str, **environment: str) -> "subprocess.Comp
 def test_without_arguments_it_prints_the_pieces(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert result.returncode == 0
-    assert "PYTHON" not in result.stdout.replace("PYTHON    Python", "")
+    assert not [line for line in result.stdout.splitlines() if line.startswith("PYTHON")]
     assert "rtx-measure" in result.stdout
 
 

@@ -15,6 +15,10 @@ def test_a_record_is_in_the_file_at_once(tmp_path: Path) -> None:
     records = Records(tmp_path / "new" / "folder" / "run.jsonl")
     records.append("a")
     assert records.file.read_text() == '{"kind": "a"}\n'
-    records.append("done", item="x")
-    records.append("error", item="y")
-    assert records.finished() == {"x"}
+
+
+def test_an_item_is_finished_if_its_last_run_ended_without_an_error(tmp_path: Path) -> None:
+    records = Records(tmp_path / "run.jsonl")
+    for kind, item in (("done", "x"), ("error", "y"), ("done", "z"), ("error", "z"), ("done", "y")):
+        records.append(kind, item=item)
+    assert records.finished() == {"x", "y"}
