@@ -33,7 +33,6 @@ MAX_DEATHS = 2
 FIRST_ESTIMATES = {"compile": 90.0, "timing": 15.0}
 """Seconds of an item by kind, until one of its size class has run."""
 
-
 AUTOTUNING_FACTOR = 3.0
 """How much longer an item with autotuning may take."""
 
@@ -46,7 +45,8 @@ class Worker:
     """A process that reads items as lines and answers with lines of JSON."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
-        self.errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (it lives as long as the process)
+        # The file is open as long as the process runs.
+        self.errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             cwd=folder,
@@ -95,7 +95,9 @@ class Worker:
         code = self.process.returncode
         if code is None:
             return "closed its output and could not be killed"
-        return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return (
+            f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        )
 
     def kill(self) -> None:
         """End the process and its children."""
@@ -166,31 +168,42 @@ class Supervisor:
         """
         waiting = deque(items)
         skipped: dict[str, list[str]] = {}
-        while waiting:
-            item = waiting.popleft()
-            # Every tile may be the only one that fails.
-            if self.deaths[item.shape] >= MAX_DEATHS and item.candidate is None:
-                skipped.setdefault("the shape ended workers", []).append(item.name)
-                continue
-            if not self._fits(item):
-                skipped.setdefault("budget", []).append(item.name)
-                continue
-            if self.worker is None:
-                self.start()
-            if not self._run(item):
-                # The shape's other items may end the worker too. Run them last.
-                self.deaths[item.shape] += 1
-                same = [other for other in waiting if other.shape == item.shape]
-                waiting = deque(other for other in waiting if other.shape != item.shape)
-                waiting.extend(same)
-        for reason, names in skipped.items():
-            self.records.append("skipped", reason=reason, items=names)
+        try:
+            while waiting:
+                item = waiting[0]
+                reason = self._reason_to_skip(item)
+                if reason:
+                    skipped.setdefault(reason, []).append(waiting.popleft().name)
+                    continue
+                if self.worker is None:
+                    self.start()
+                survived = self._run(item)
+                waiting.popleft()
+                if not survived:
+                    # The shape's other items may end the worker too. Run them last.
+                    self.deaths[item.shape] += 1
+                    waiting = deque(sorted(waiting, key=lambda other: other.shape == item.shape))
+        except WorkerDiedError:
+            if self.budget.left > 0:
+                raise
+        finally:
+            if waiting:
+                skipped["the run ended"] = [item.name for item in waiting]
+            for reason, names in skipped.items():
+                self.records.append("skipped", reason=reason, items=names)
 
     def stop(self) -> None:
         """End the worker."""
         if self.worker:
             self.worker.kill()
             self.worker = None
+
+    def _reason_to_skip(self, item: Item) -> str:
+        """Return why an item must not start now; empty if it may."""
+        # A tile is tried in any case, because the others' failures say little about it.
+        if self.deaths[item.shape] >= MAX_DEATHS and item.candidate is None:
+            return "the shape ended workers"
+        return "" if self._fits(item) else "budget"
 
     def _fits(self, item: Item) -> bool:
         """Return whether an item is likely to end in time, with the start of a worker if needed."""
@@ -212,8 +225,8 @@ class Supervisor:
         try:
             while True:
                 reply = self.worker.reply(begin + limit - time.monotonic())
-                if record := reply.get("record"):
-                    self.records.append(item.kind, item=item.name, **record)
+                if "record" in reply:
+                    self.records.append(item.kind, item=item.name, **reply["record"])
                     continue
                 seconds = time.monotonic() - begin
                 self.budget.spent(item.size_class, seconds)

@@ -78,7 +78,7 @@ class Bench:
         elif item.kind == "tiles":
             yield about | self.tile(item.shape, item.mode, item.candidate)
         else:
-            names = CONTESTANTS
+            names: tuple[str, ...] = CONTESTANTS
             if item.kind == "compile":
                 names = ("linear", "fused", "compiled")
                 torch.compiler.reset()
@@ -130,7 +130,7 @@ class Bench:
         copies = buffer_copies(subject.bytes) - 1
         more = [Subject(subject.shape, subject.mode, self.device) for _ in range(copies)]
         inputs = [(each, each.draw()) for each in (subject, *more)]
-        work = {
+        work: dict[str, list[Callable[[], Tensor]]] = {
             name: [partial(call, each, x) for each, x in inputs]
             for name, call in contestants.items()
         }

@@ -138,3 +138,30 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_message(tmp_path: Path
     subject.command = [sys.executable, "-S", "-c", "raise ImportError('no torch')"]
     with pytest.raises(WorkerDiedError, match="no torch"):
         subject.start()
+
+
+def test_items_that_an_interrupted_run_left_are_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Supervisor, item: Item) -> bool:
+        raise KeyboardInterrupt
+
+    subject = supervisor(tmp_path, "pass")
+    monkeypatch.setattr(Supervisor, "_run", interrupted)
+    items = [Item("timing", GOOD, mode) for mode in "ab"]
+    with pytest.raises(KeyboardInterrupt):
+        subject.run(items)
+    subject.stop()
+    (skipped,) = subject.records
+    assert skipped["reason"] == "the run ended"
+    assert skipped["items"] == [item.name for item in items]
+
+
+def test_a_worker_that_is_not_ready_when_the_budget_ends_is_no_error(tmp_path: Path) -> None:
+    subject = supervisor(tmp_path, "pass")
+    subject.command = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+    subject.budget = Budget(100, start=time.monotonic() - 94)
+    item = Item("tiles", GOOD, "a")
+    subject.run([item])
+    (skipped,) = subject.records
+    assert skipped["items"] == [item.name]
