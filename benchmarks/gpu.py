@@ -103,11 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--inject-fault takes part of a shape's name; got {name}. "
                          f"The shapes are {', '.join(shapes)}")  # fmt: skip
     with ExitStack() as stack:
-        folder = options.out or os.environ.get("OUT")
-        if not folder and options.dry_run:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        folder, temporary = options.out or os.environ.get("OUT") or RESULTS, None
+        if folder == RESULTS and options.dry_run:
+            folder = temporary = stack.enter_context(tempfile.TemporaryDirectory())
         try:
-            records = Records(Path(folder or RESULTS) / "gpu.jsonl")
+            records = Records(Path(folder) / "gpu.jsonl")
         except OSError as error:
             parser.error(f"the output folder must be writable; got {folder}: {error.strerror}")
         command = [sys.executable, "-m", "benchmarks.gpu_worker", f"--rounds={options.rounds}"]
@@ -126,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except WorkerDiedError as error:
             records.append("error", of="run", item="start", reason=str(error))
             supervisor.failed += 1
+        except OSError as error:
+            parser.error(f"results must be written to disk; got {error}. Free some space")
         except KeyboardInterrupt:
             print("interrupted", flush=True)
             supervisor.failed += 1
@@ -133,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             supervisor.stop()
         for group in gpu_report.by_gpu([records.file]).values():
             print("\n" + gpu_report.render(group))
-        print(f"\n{supervisor.failed} failures in this run; records in {records.file}")
+        kept = f"records in {records.file}" if folder != temporary else "records not kept"
+        print(f"\n{supervisor.failed} failures in this run; {kept}")
     return 1 if supervisor.failed else 0
 
 

@@ -27,6 +27,7 @@ def test_dry_run_prints_the_table(
                      "--only", "correctness"])  # fmt: skip
     printed = capsys.readouterr().out
     assert code == 0
+    assert "records not kept" in printed
     assert "in 3 of 3 checks the kernel agrees with float64 and repeats" in printed
     for shape in TINY_SHAPES:
         assert re.search(rf"^{re.escape(shape.name)} .*×", printed, re.MULTILINE)
@@ -236,3 +237,17 @@ def test_a_user_error_is_one_line_with_exit_code_2(
         gpu.main(["--dry-run", *arguments])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_full_disk_is_a_user_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gpu.Records, "append", full)
+    monkeypatch.setattr(gpu.Supervisor, "start", lambda self: self.device.update(gpu="fake"))
+    with pytest.raises(SystemExit) as caught:
+        gpu.main(["--dry-run", "--out", str(tmp_path)])
+    assert caught.value.code == 2
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
