@@ -41,7 +41,7 @@ bench: $(INSTALLED)  ## ONNX Runtime on the CPU, and the table in the README tha
 	$(BIN)/python -m benchmarks.onnxruntime_cpu
 	$(BIN)/python -m benchmarks.readme_table
 
-gpu:  ## the fused kernels, on a machine with a GPU, PyTorch and Triton, and nothing installed
+gpu:  ## check and time the fused kernels on a GPU; needs PyTorch and Triton, but no .venv
 	$(PYTHON) -m benchmarks.gpu
 
 # Without .venv it runs what was built elsewhere and copied here: build/plugin and build/cases.

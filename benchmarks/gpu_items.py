@@ -1,8 +1,7 @@
-"""Items of a GPU run: each in a process of its own, under a time limit and a budget.
+"""A budget of seconds, and commands that run within it, each in its own process.
 
 An illegal memory access destroys the CUDA context of its process, and a kernel may never return.
-So an item is a command; what it writes to standard output as JSON lines is recorded as it arrives
-at the end, and a failure is recorded as an `error` with the end of standard error.
+`run_item` is for commands that differ; `benchmarks.gpu_supervisor` runs many items in one process.
 """
 
 import json
@@ -20,29 +19,37 @@ ERROR_CHARACTERS = 2000
 
 @dataclass
 class Budget:
-    """Seconds that a run may take, and how long items of each kind took so far.
+    """Seconds that a run may take, and how long its items took so far.
 
     Attributes:
-        seconds: Of the whole run.
-        first: Estimate in seconds for a kind of which no item has run yet.
+        seconds: Seconds of the whole run.
+        first: Estimated seconds of an item, until one of its kind has run.
+        reserve: Seconds that are kept for the end of the run.
+        start: Start of the run on the monotonic clock.
+        longest: Longest time of an item by kind.
     """
 
     seconds: float
     first: float = 30.0
+    reserve: float = 0.0
     start: float = field(default_factory=time.monotonic)
     longest: dict[str, float] = field(default_factory=dict)
 
     @property
     def left(self) -> float:
-        """Seconds until the budget is spent."""
-        return self.seconds - (time.monotonic() - self.start)
+        """Seconds until the budget is spent, apart from the reserve."""
+        return self.seconds - self.reserve - (time.monotonic() - self.start)
+
+    def estimate(self, kind: str, first: float | None = None) -> float:
+        """Return the expected seconds of an item; `first` replaces the attribute."""
+        return self.longest.get(kind, self.first if first is None else first)
 
     def fits(self, kind: str) -> bool:
         """Return whether another item of this kind is likely to end in time."""
-        return self.longest.get(kind, self.first) <= self.left
+        return self.estimate(kind) <= self.left
 
     def spent(self, kind: str, seconds: float) -> None:
-        """Note how long an item took."""
+        """Record how long an item took."""
         self.longest[kind] = max(seconds, self.longest.get(kind, 0.0))
 
 
@@ -52,12 +59,12 @@ def run_item(
     """Run one item and record its results or its failure; return whether it succeeded.
 
     Args:
-        records: Where results go.
-        budget: Of the run; it also bounds the item.
-        kind: Of the item, such as `correctness` or `timing`.
-        name: Of the item, such as a shape and dtype.
-        command: Prints one JSON object per result; its exit code is 0 unless it fails.
-        limit: Seconds after which the item and its children are killed.
+        records: Receives the results.
+        budget: Budget of the run. It also bounds the item.
+        kind: Kind of the item, such as `timing`.
+        name: Name of the item, such as a shape and dtype.
+        command: Prints one JSON object per result. Its exit code is 0 unless it fails.
+        limit: Seconds after which the command and its children are killed.
     """
     begin = time.monotonic()
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Append-only JSON lines of a GPU run, each on disk before the next item starts."""
+"""Append-only JSON lines of a GPU run. Each is on disk before the next item starts."""
 
 import json
 import os
@@ -13,15 +13,15 @@ class Records:
     """The records of one file. A repeated run appends to it."""
 
     def __init__(self, file: Path) -> None:
-        """Open `file` for appending; its folder is made.
+        """Open `file` for appending; create its folder if it does not exist.
 
         Raises:
-            OSError: The folder cannot be made or written to.
+            OSError: The folder cannot be created or written to.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("ab+") as stream:
-            # A run that was killed while writing leaves half a line. End it, so that it spoils no
-            # other record.
+            # A run that was killed while writing leaves an incomplete line. End that line, so that
+            # the next record starts on a line of its own.
             if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
                 stream.write(b"\n")
         self.file = file
@@ -37,8 +37,29 @@ class Records:
 
     def __iter__(self) -> Iterator[Record]:
         """Yield every complete record, the oldest first."""
-        for line in self.file.read_text(encoding="utf-8").splitlines():
+        return self.read(self.file)
+
+    @staticmethod
+    def read(file: Path) -> Iterator[Record]:
+        """Yield every complete record of a file, the oldest first.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                yield json.loads(line)
+                record = json.loads(line)
             except json.JSONDecodeError:
                 continue
+            if isinstance(record, dict) and "kind" in record:
+                yield record
+
+    def finished(self) -> set[str]:
+        """Return the names of the items whose last run ended without an error."""
+        names = set()
+        for record in self:
+            if record["kind"] == "done":
+                names.add(record["item"])
+            elif record["kind"] == "error":
+                names.discard(record["item"])
+        return names

@@ -1,7 +1,16 @@
-"""The layers that `benchmarks.gpu` measures, and all who compute them."""
+"""The layers that the GPU benchmark measures, and the contestants that compute them.
 
+linear:      the linear layer of the same shape, from cuBLAS or cuDNN.
+linear_tf32: the same with TF32, for float32.
+fused:       the kernel of this package.
+unfused:     the linear layer, and one hand-written pass over its output.
+compiled:    the eager layer under torch.compile.
+eager:       the eager layer.
+"""
+
+import functools
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -9,72 +18,32 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from benchmarks.gpu_queue import Candidate
+from benchmarks.gpu_shapes import MODES, Shape
 from nmn_export.kernels.conv import launch as conv
 from nmn_export.kernels.conv import weights as conv_weights
 from nmn_export.kernels.dense import launch as dense
+from nmn_export.kernels.device import device_of
 from nmn_export.kernels.row_norms import row_norms
+from nmn_export.kernels.tile_size import Tile, make_tile
 from nmn_export.kernels.yat import yat
 from nmn_export.ops import exact_yat_conv, exact_yat_dense, yat_conv, yat_dense
 
 EPSILON = 1e-3
-UNITS = 16
-"""Of rounding, in (‖x‖² + ‖w‖²) u, that sums may gather; see tests/enclosure.py."""
+UNITS = {"ieee": 16, "bf16x6": 16, "bf16x3": 16 + 3 * 2**7}
+"""Allowed rounding error of sums by precision, in float32 roundings of ‖x‖² + ‖w‖².
+
+bf16x3 loses up to 2^-16 of each operand, and leaves out the product of the second parts."""
+
+ALLOWED_DIFFERENCE = 0.03
+"""Allowed difference of fused and unfused outputs, as a fraction of the largest output. The dot
+products of the unfused one are rounded to 16 bits."""
 
 Geometry = tuple[tuple[int, ...], ...]
 """Strides, pads and dilations."""
 
-Call = Callable[[Tensor], Tensor]
-"""Computes an input's output."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What is timed: x is [batch, features], or [batch, features, size, size] if there is a size.
-
-    Attributes:
-        batch: Rows or images.
-        features: Of the input.
-        outputs: Features of the output.
-        size: Height and width.
-        stride: Of the 3×3 filters.
-    """
-
-    batch: int
-    features: int
-    outputs: int
-    size: int = 0
-    stride: int = 1
-
-    @property
-    def name(self) -> str:
-        """What the table calls it."""
-        layer = f"{self.features}→{self.outputs}"
-        if not self.size:
-            return f"dense {layer} M{self.batch}"
-        return f"conv 3×3 {layer} {self.size}² s{self.stride} b{self.batch}"
-
-    @property
-    def target(self) -> float:
-        """The ratio to aim at: the ambitious goals of the design."""
-        if self.size:
-            return 1.10
-        if self.batch <= 64:
-            return 1.03
-        return 1.04 if self.features >= 4096 else 1.06 if self.features >= 1024 else 1.08
-
-
-SHAPES = (
-    *(Shape(m, 4096, 4096) for m in (1, 16, 64, 4096, 65536)),
-    *(Shape(m, 768, 3072) for m in (4096, 16384, 65536)),
-    *(Shape(m, 1024, 4096) for m in (4096, 65536)),
-    *(
-        Shape(b, features, features * stride, size, stride)
-        for size, features in ((56, 64), (28, 128), (14, 256), (7, 512))
-        for stride in ((1, 2) if size > 7 else (1,))
-        for b in (1, 32, 256)
-    ),
-)
-TINY_SHAPES = (Shape(40, 32, 48), Shape(3, 32, 16), Shape(1, 16, 16, 5, 2))
+Choice = dense.DensePlan | Tile
+"""What is chosen for a shape: the plan of a dense layer or the tile of a convolution."""
 
 
 @triton.jit
@@ -82,7 +51,7 @@ def yat_pass_kernel(
     dot_pointer, norm_pointer, column_term_pointer, bias_pointer, output_pointer,
     count, out_feat_dim, norm_scale, floor, BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
-    """The second of two kernels: the formula for every element of the linear layer's output."""
+    """Apply the formula to every element of the linear layer's output."""
     offset = tl.program_id(0).to(tl.int64) * BLOCK_SIZE + tl.arange(0, BLOCK_SIZE)
     mask = offset < count
     column = offset % out_feat_dim
@@ -96,81 +65,117 @@ def yat_pass_kernel(
 
 
 def eager(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry | None) -> Tensor:
-    """Compute the layer with operators of PyTorch: a convolution if it has a geometry."""
+    """Compute the layer with PyTorch operators; with a geometry it is a convolution."""
     if geometry:
         return yat_conv(x, weight, bias, EPSILON, 1.0, *geometry)
     return yat_dense(x, weight, bias, EPSILON)
 
 
-# Calls are captured in CUDA graphs of ours, so the compiler needs none.
-compiled_eager = torch.compile(eager, mode="max-autotune-no-cudagraphs", dynamic=False)
+@functools.cache
+def compiled_eager() -> Callable[..., Tensor]:
+    """Return `eager` under torch.compile. The import of the compiler takes seconds."""
+    if os.environ.get("TRITON_INTERPRET") == "1":  # There is no GPU to compile for.
+        return torch.compile(eager, backend="eager", dynamic=False)
+    # The benchmark captures CUDA graphs itself.
+    return torch.compile(eager, mode="max-autotune-no-cudagraphs", dynamic=False)
 
 
 class Subject:
-    """A layer of one shape and dtype, with weights, and everyone who computes it."""
+    """A layer of one shape and mode with random weights."""
 
-    def __init__(self, shape: Shape, dtype: torch.dtype, device: str) -> None:
-        self.shape, self.dtype, self.device = shape, dtype, device
+    def __init__(self, shape: Shape, mode: str, device: str) -> None:
+        dtype_name, precision = MODES[mode]
+        self.shape, self.mode, self.device = shape, mode, device
+        self.dtype: torch.dtype = getattr(torch, dtype_name)
         kernel = (3, 3) if shape.size else ()
         fan_in = shape.features * len(kernel) ** 2 if kernel else shape.features
         weight = torch.randn(shape.outputs, shape.features, *kernel, device=device) / fan_in**0.5
-        self.weight = weight.to(dtype)
-        self.bias = torch.randn(shape.outputs, device=device).to(dtype)
+        self.weight = weight.to(self.dtype)
+        self.bias = torch.randn(shape.outputs, device=device).to(self.dtype)
         self.geometry = ((shape.stride,) * 2, (1,) * 4, (1,) * 2)
         if kernel:
             self.weight = self.weight.contiguous(memory_format=torch.channels_last)
             self.filters = conv_weights.prepare_conv(
-                self.weight, self.bias, EPSILON, 1.0, 1, dtype=dtype
+                self.weight, self.bias, EPSILON, 1.0, 1, dtype=self.dtype, precision=precision
             )
             self.prepared = self.filters.prepared
         else:
             self.prepared = dense.prepare_dense(
-                self.weight, self.bias, EPSILON, 1.0, False, dtype=dtype
+                self.weight, self.bias, EPSILON, 1.0, False, dtype=self.dtype, precision=precision
             )
 
     @property
     def bytes(self) -> int:
-        """Size of an input, its output and the weights, the least that a call has to move."""
+        """Bytes of the input, the output and the weights: the minimum that a call moves."""
         shape = self.shape
-        size = max(1, shape.size)
-        out_size = -(-size // shape.stride)
-        moved = shape.batch * (shape.features * size**2 + shape.outputs * out_size**2)
+        pixels, out_pixels = (shape.size**2, shape.out_size**2) if shape.size else (1, 1)
+        moved = shape.batch * (shape.features * pixels + shape.outputs * out_pixels)
         return (moved + self.weight.numel()) * self.dtype.itemsize
 
     def draw(self) -> Tensor:
-        """Draw an input: normal, and half of it zeros, as after a ReLU."""
+        """Return a random input: normal, with the negative half set to 0 as after a ReLU."""
         spatial = (self.shape.size,) * 2 if self.shape.size else ()
         x = torch.randn(self.shape.batch, self.shape.features, *spatial, device=self.device)
         x = x.clamp_min(0).to(self.dtype)
         return x.contiguous(memory_format=torch.channels_last) if spatial else x
 
-    def contestants(self, compiled: bool) -> dict[str, Call]:
-        """Return who computes it, with torch.compile or without."""
-        found = {
-            "linear": self.linear,
-            "fused": self.fused,
-            "unfused": self.unfused,
-            "eager": self.eager,
-        }
-        if compiled:
-            found["compiled"] = self.compiled
-        return found
+    def planned(self) -> Choice:
+        """Return the package's own choice for this shape."""
+        x, shape = self.draw(), self.shape
+        if shape.size:
+            patches = shape.batch * shape.out_size**2
+            return conv.plan_conv(patches, self.filters, True, x.element_size(), device_of(x))
+        # Inputs are padded like the weight.
+        features = self.prepared.planes.shape[2]
+        return dense.plan_dense(
+            shape.batch, shape.outputs, features, x.dtype, self.prepared.precision, device_of(x)
+        )
+
+    def choice_of(self, candidate: Candidate) -> Choice:
+        """Return a candidate of the tile sweep as the launch functions take it.
+
+        Raises:
+            ValueError: The features per step do not divide the filters' padded features.
+        """
+        device, precision = device_of(self.weight), self.prepared.precision
+        m, n, k, warps = candidate.m, candidate.n, candidate.k, candidate.warps
+        tile = make_tile(m, n, k, warps, precision, self.dtype.itemsize, device.capability)
+        if self.shape.size:
+            if self.filters.block_k % k:
+                raise ValueError(f"{candidate.name}: k must divide {self.filters.block_k}")
+            return tile
+        if candidate.schedule == "split":
+            return dense.DensePlan("split", tile, candidate.parts)
+        tiles = triton.cdiv(self.shape.batch, m) * triton.cdiv(self.shape.outputs, n)
+        programs = min(tiles, dense.PROGRAMS_PER_PROCESSOR * device.processors)
+        return dense.DensePlan(candidate.schedule, tile, programs, device.has_descriptors)
 
     def linear(self, x: Tensor, with_bias: bool = True) -> Tensor:
-        """Compute the layer that costs what ours aims at."""
+        """Compute the linear layer of the same shape."""
         bias = self.bias if with_bias else None
         if self.shape.size:
             return F.conv2d(x, self.weight, bias, self.shape.stride, 1)
         return F.linear(x, self.weight, bias)
 
-    def fused(self, x: Tensor) -> Tensor:
-        """Compute the layer with our kernel."""
+    def linear_tf32(self, x: Tensor) -> Tensor:
+        """Compute the linear layer in float32 with TF32 products."""
+        settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        try:
+            for setting in settings:
+                setting.allow_tf32 = True
+            return self.linear(x)
+        finally:
+            for setting in settings:
+                setting.allow_tf32 = False
+
+    def fused(self, x: Tensor, choice: Choice | None = None) -> Tensor:
+        """Compute the layer with the fused kernel; `None` uses the package's own choice."""
         if self.shape.size:
-            return conv.yat_conv(x, self.filters, conv.Geometry.of(2, *self.geometry))
-        return dense.yat_dense(x, self.prepared)
+            return conv.yat_conv(x, self.filters, conv.Geometry.of(2, *self.geometry), choice)
+        return dense.yat_dense(x, self.prepared, choice)
 
     def unfused(self, x: Tensor) -> Tensor:
-        """Compute the layer with a library's product and one pass over it."""
+        """Compute the layer with the linear layer and one pass over its output."""
         dot = self.linear(x, with_bias=False)
         if self.shape.size:
             pixels = row_norms(x.movedim(1, -1).flatten(0, 2))
@@ -187,13 +192,28 @@ class Subject:
         return y
 
     def eager(self, x: Tensor) -> Tensor:
-        """Compute the layer as PyTorch does without kernels of ours."""
+        """Compute the layer with PyTorch operators."""
         return eager(x, self.weight, self.bias, self.geometry if self.shape.size else None)
 
     def compiled(self, x: Tensor) -> Tensor:
-        """Compute the eager layer as torch.compile makes it."""
+        """Compute the eager layer under torch.compile."""
         geometry = self.geometry if self.shape.size else None
-        return compiled_eager(x, self.weight, self.bias, geometry)
+        return compiled_eager()(x, self.weight, self.bias, geometry)
+
+    def assert_close_to_unfused(self, choice: Choice | None = None) -> None:
+        """Compare fused with unfused, also for shapes that are too large for float64.
+
+        Raises:
+            WrongResultError: They differ by more than rounding.
+        """
+        x = self.draw()
+        y, reference = self.fused(x, choice).float(), self.unfused(x).float()
+        difference, largest = (y - reference).abs().max(), reference.abs().max()
+        if not difference <= ALLOWED_DIFFERENCE * largest:
+            raise WrongResultError(
+                f"{self.shape.name} in {self.mode} is wrong: it differs from unfused by "
+                f"{difference:.3g}, where the largest output is {largest:.3g}"
+            )
 
     def exact(self, x: Tensor) -> Tensor:
         """Return the layer in float64."""
@@ -203,8 +223,35 @@ class Subject:
         return exact_yat_dense(*arguments, False)
 
 
+class WrongResultError(Exception):
+    """A kernel's output is wrong or does not repeat."""
+
+
+def check(shape: Shape, mode: str, device: str, repetitions: int) -> None:
+    """Check that the fused kernel agrees with float64 and repeats bit by bit.
+
+    The interpreter runs programs one after another, so only a GPU shows a race.
+
+    Raises:
+        WrongResultError: It does not agree or does not repeat.
+    """
+    subject = Subject(shape, mode, device)
+    x = subject.draw()
+    if not shape.size:  # An input next to a weight, where the distance cancels.
+        x[0] = subject.weight[0] * 1.01
+    y = subject.fused(x)
+    if not near(subject, x, y, subject.exact(x)):
+        raise WrongResultError(f"{shape.name} in {mode} is wrong: it does not agree with float64")
+    for repetition in range(1, repetitions + 1):
+        if not torch.equal(y, subject.fused(x)):
+            raise WrongResultError(
+                f"{shape.name} in {mode} does not repeat: repetition {repetition} of "
+                f"{repetitions} differs, so there is a race"
+            )
+
+
 def near(subject: Subject, x: Tensor, y: Tensor, exact: Tensor) -> bool:
-    """Return whether rounding can lead to `y`: the denominator may be off by UNITS of the norms."""
+    """Return whether `y` is within the rounding errors that `UNITS` allows."""
     bias = subject.bias.double()
     x64, w64 = x.double(), subject.weight.double()
     if subject.shape.size:
@@ -214,7 +261,7 @@ def near(subject: Subject, x: Tensor, y: Tensor, exact: Tensor) -> bool:
         w_sq = w64.square().sum((1, 2, 3)).view(-1, 1, 1)
     else:
         dot, x_sq, w_sq = x64 @ w64.T, x64.square().sum(1, keepdim=True), w64.square().sum(1)
-    unit = UNITS * torch.finfo(torch.float32).eps
+    unit = UNITS[subject.prepared.precision] * torch.finfo(torch.float32).eps
     distance, error = (x_sq + w_sq - 2 * dot).clamp_min(0), unit * (x_sq + w_sq)
     value, value_error = (dot + bias).abs(), unit * ((x_sq * w_sq).sqrt() + bias.abs())
     low = (value - value_error).clamp_min(0).square() / (distance + error + EPSILON)
