@@ -1,1 +1,1 @@
-"""What is measured against what; `results/` holds what came out, with the machine in it."""
+"""Benchmarks. `results/` has the results, each with a description of the machine."""

@@ -1,9 +1,9 @@
-"""The four contestants of a CPU benchmark, made from one network of our layers.
+"""The four contestants of a CPU benchmark, built from one network of our layers.
 
-linear: the same network with plain convolutions and linear layers, the price to aim at.
-ours:   the network through `nmn_export.export`.
-naive:  the network of the `nmn` package's own layers through `torch.onnx.export`.
-eager:  the network in PyTorch.
+linear: the network with plain convolutions and linear layers instead of ⵟ layers; the baseline.
+ours:   the network, exported by `nmn_export.export`.
+naive:  the network with the layers of the `nmn` package, exported by `torch.onnx.export`.
+eager:  the network in PyTorch, without export.
 """
 
 import copy
@@ -28,10 +28,14 @@ _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 def contestants(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
-    """Return a call without arguments for each contestant.
+    """Return a function without arguments for each contestant, by name.
 
-    All sessions of ONNX Runtime share one pool of threads, as many as there are cores. With pools
-    of their own, idle threads of one session would go on spinning into the time of the next.
+    All ONNX Runtime sessions share one thread pool with one thread per core. With one pool per
+    session, idle threads of a session would keep spinning while the next contestant is timed.
+
+    Args:
+        model: A network of our layers, in float32. It is switched to evaluation mode.
+        x: Its input.
     """
     model = model.eval()
     with tempfile.TemporaryDirectory() as folder:
@@ -51,12 +55,12 @@ def contestants(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
 
 
 def linear_twin(model: nn.Module) -> nn.Module:
-    """Return the network with a convolution or linear layer in the place of each ⵟ layer."""
+    """Return a copy with a convolution or linear layer instead of each ⵟ layer."""
     return _replace(model, _linear)
 
 
 def upstream_twin(model: nn.Module) -> nn.Module:
-    """Return the network with the `nmn` package's layer in the place of each of ours."""
+    """Return a copy with a layer of the `nmn` package instead of each of our layers."""
     return _replace(model, _upstream)
 
 
@@ -123,7 +127,7 @@ _pool_set = False
 
 
 def _session(model: bytes) -> ort.InferenceSession:
-    global _pool_set  # noqa: PLW0603 - ONNX Runtime's environment is one a process, too
+    global _pool_set  # noqa: PLW0603 - the thread pool is global to the process, too
     if not _pool_set:
         ort.set_global_thread_pool_sizes(torch.get_num_threads(), 1)
         _pool_set = True

@@ -1,8 +1,8 @@
-"""Draw the graph of one network as `torch.onnx.export` and as `nmn_export.export` write it.
+"""Draw one network as exported by `torch.onnx.export` and by `nmn_export.export`.
 
-Needs this package with its extras `cpu` and `nmn`, and Graphviz, whose `dot` must be on the path
-(`apt-get install graphviz`). `python docs/pictures.py` writes `graph_before.svg` and
-`graph_after.svg` beside itself.
+`python docs/pictures.py` writes `graph_before.svg` and `graph_after.svg` to its own folder. It
+needs this package with the extras `cpu` and `nmn`, and the program `dot` of Graphviz
+(`apt-get install graphviz`).
 """
 
 import ast
@@ -33,7 +33,7 @@ STRONG, TINT = "#6d28d9", "#f3edff"
 
 
 class Block(nn.Module):
-    """A residual block as in upstream's YATConvNet."""
+    """A residual block like those of upstream's YATConvNet."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,13 +41,13 @@ class Block(nn.Module):
         self.lin_conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the input plus what the two convolutions make of it."""
+        """Return the input plus the output of the two convolutions."""
         y: Tensor = self.lin_conv(self.yat_conv(x)) + x
         return y
 
 
 class Network(nn.Module):
-    """One block, the mean over the image, and a head."""
+    """One block, global average pooling, and a dense head."""
 
     def __init__(self, channels: int = 64, classes: int = 10) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ class Network(nn.Module):
         self.head = YatNMN(channels, classes, bias=False, epsilon=0.007)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a score for each class."""
+        """Return logits [batch, classes]."""
         y: Tensor = self.head(self.block(x).mean((2, 3)))
         return y
 
 
 def before(model: nn.Module, x: Tensor) -> onnx.ModelProto:
-    """Return what PyTorch's exporter makes of upstream's layers."""
+    """Return the model exported by PyTorch."""
     program = torch.onnx.export(
         model, (x,), dynamo=True, opset_version=18, verbose=False, dynamic_shapes=BATCH
     )
@@ -71,7 +71,7 @@ def before(model: nn.Module, x: Tensor) -> onnx.ModelProto:
 
 
 def after(model: nn.Module, x: Tensor) -> onnx.ModelProto:
-    """Return what this package makes of the same model."""
+    """Return the model exported by this package."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         nmn_export.export(model, x, path, dynamic_shapes=BATCH)
@@ -79,7 +79,7 @@ def after(model: nn.Module, x: Tensor) -> onnx.ModelProto:
 
 
 def dot_source(model: onnx.ModelProto, title: str) -> str:
-    """Return the main graph in Graphviz's language, without the constants that are no weights."""
+    """Return the main graph in the DOT language; constants other than weights are omitted."""
     graph = model.graph
     own = Counter(node.domain for node in graph.node if node.domain)
     nodes = f"{len(graph.node)} nodes" + "".join(f", {n} of them {d}" for d, n in own.items())
@@ -117,7 +117,7 @@ def dot_source(model: onnx.ModelProto, title: str) -> str:
 
 
 def layer_of(node: onnx.NodeProto) -> str:
-    """Return the name of the layer that a node belongs to; empty for the network itself."""
+    """Return the name of a node's layer; empty for nodes outside layers."""
     for entry in node.metadata_props:
         if entry.key == SCOPES:
             return str(ast.literal_eval(entry.value)[-2])
@@ -125,7 +125,7 @@ def layer_of(node: onnx.NodeProto) -> str:
 
 
 def box(key: str, node: onnx.NodeProto, layer: str) -> str:
-    """Return a node of the model: its op, and small after it the layer."""
+    """Return a box for a node, with its op and, in small print, its layer."""
     fill, edge, ink, faint = (
         (STRONG, STRONG, WHITE, WHITE) if node.domain else (GREY, BORDER, INK, FAINT)
     )
@@ -137,7 +137,7 @@ def box(key: str, node: onnx.NodeProto, layer: str) -> str:
 
 
 def label(bold: str, small: str, ink: str) -> str:
-    """Return a label of one or two parts; cells keep them apart whatever the font at hand."""
+    """Return a label of one or two parts; table cells keep the gap the same in any font."""
     cells = f"<td><b>{bold}</b></td>"
     if small:
         cells += f'<td width="8"></td><td><font point-size="11" color="{ink}">{small}</font></td>'
@@ -146,7 +146,7 @@ def label(bold: str, small: str, ink: str) -> str:
 
 
 def frame(layer: str, size: int) -> list[str]:
-    """Open a frame around the nodes of one layer, which says whose and how many they are."""
+    """Open a frame around the nodes of a layer, with its name and number of nodes."""
     return [
         f'subgraph "cluster {layer}" {{',
         f'label=<<b>{layer}</b><br align="left"/>{size} nodes<br align="left"/>>;',
@@ -156,7 +156,7 @@ def frame(layer: str, size: int) -> list[str]:
 
 
 def terminal(kind: str, value: onnx.ValueInfoProto) -> str:
-    """Return an input or output of the model with its shape."""
+    """Return a box for an input or output of the model, with its shape."""
     shape = "×".join(d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
     return (
         f'"{kind} {value.name}" [shape=box, style="filled,rounded", fillcolor="{INK}",'
@@ -165,7 +165,7 @@ def terminal(kind: str, value: onnx.ValueInfoProto) -> str:
 
 
 def weight(key: str, label: str, node: str) -> list[str]:
-    """Return a weight and its way into a node."""
+    """Return a weight and its edge to a node."""
     return [
         f'"{key}" [shape=plaintext, fontsize=10, fontcolor="{FAINT}", height=0.2,'
         f' margin="0.02,0.01", label="{label}"]',
@@ -174,7 +174,7 @@ def weight(key: str, label: str, node: str) -> list[str]:
 
 
 def draw(model: onnx.ModelProto, title: str, path: Path) -> None:
-    """Write a picture that needs nothing outside itself, and nothing of who drew it."""
+    """Write a self-contained SVG file without comments and metadata."""
     source = dot_source(model, title)
     drawn = subprocess.run(
         ["dot", "-Tsvg"], input=source, capture_output=True, encoding="utf-8", check=True
@@ -184,7 +184,7 @@ def draw(model: onnx.ModelProto, title: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Export one model both ways and draw what comes out."""
+    """Export one model both ways and draw the graphs."""
     if shutil.which("dot") is None:
         sys.exit("Drawing needs Graphviz: apt-get install graphviz")
     model, x = Network().eval(), torch.randn(2, 64, 32, 32)

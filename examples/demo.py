@@ -1,6 +1,6 @@
 """The demo: train a small AetherResNet, export it, run it, check it, time it, build an engine.
 
-Everything it writes goes to build/demo/. It takes about two minutes on two cores.
+It writes to build/demo/, and takes about two minutes on two cores.
 """
 
 import argparse
@@ -28,7 +28,7 @@ console = Console(width=None if Console().is_terminal else 120)
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return images [N, 1, 8, 8] and labels to train on, and others held out."""
+    """Return training images [N, 1, 8, 8], training labels, test images and test labels."""
     images, labels = load_digits(return_X_y=True)
     scaled = (images.reshape(-1, 1, 8, 8) / 8 - 1).astype(np.float32)
     parts = train_test_split(scaled, labels, test_size=0.25, random_state=0, stratify=labels)
@@ -37,7 +37,7 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def train(x: Tensor, y: Tensor, epochs: int) -> nn.Module:
-    """Train an AetherResNet of two blocks; its ⵟ layers are all the non-linearity it has."""
+    """Train an AetherResNet of two blocks, whose only non-linear layers are its ⵟ layers."""
     torch.manual_seed(0)
     model = AetherResNet(BasicBlock, (1, 1), 10, "cifar", in_channels=1, widths=(32, 64))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3)
@@ -59,16 +59,16 @@ def train(x: Tensor, y: Tensor, epochs: int) -> nn.Module:
 
 
 def same_answers(model: nn.Module, file: Path, x: Tensor, y: Tensor) -> tuple[int, int, int]:
-    """Return right answers in PyTorch, in ONNX Runtime, and images on which the two differ."""
+    """Return the correct answers in PyTorch and in ONNX Runtime, and how many answers differ."""
     with torch.inference_mode():
         eager: NDArray[np.int64] = model(x).argmax(1).numpy()
     runtime = run(file, {"x": x.numpy()})["output"].argmax(1)
-    right = [int((answers == y.numpy()).sum()) for answers in (eager, runtime)]
-    return right[0], right[1], int((eager != runtime).sum())
+    correct = [int((answers == y.numpy()).sum()) for answers in (eager, runtime)]
+    return correct[0], correct[1], int((eager != runtime).sum())
 
 
 def latency(model: nn.Module, x: Tensor, rounds: int) -> dict[str, Timing]:
-    """Time the network beside its linear twin and the naive export."""
+    """Time the network, its linear twin and the naive export, interleaved."""
     calls = contestants(model, x)
     with Progress(console=console) as progress:
         task = progress.add_task("timing", total=rounds)
@@ -76,7 +76,7 @@ def latency(model: nn.Module, x: Tensor, rounds: int) -> dict[str, Timing]:
 
 
 def engine(model: Path) -> str:
-    """Build a TensorRT engine for a GPU that need not be there, and say what is in it."""
+    """Build a TensorRT engine, which needs no GPU, and describe it in one sentence."""
     built = build(model, model.with_suffix(".engine"), compute_capabilities=[89])
     plugin = built.record.plugin
     library = "" if plugin.library else " (make plugin builds the library of fused kernels)"
@@ -89,7 +89,7 @@ def engine(model: Path) -> str:
 def report(
     answers: str, checks: dict[str, list[Comparison]], timings: dict[str, Timing], rounds: int
 ) -> str:
-    """Return what was found, as Markdown."""
+    """Return all results as Markdown."""
     lines = ["# nmn_export demo", "", answers, ""]
     for name, comparisons in checks.items():
         lines += [f"## {name} against float64", "", "| subject | inputs | runtime | error | ok |"]
@@ -106,7 +106,8 @@ def report(
         f"| {n} | {timings[n].median * 1e3:.2f} | {timings[n].median / linear:.2f} |" for n in NAMES
     ]
     about = machine()
-    lines += ["", f"Medians of {rounds} on {about['processor']}, {about['threads']} threads."]
+    place = f"{about['processor']}, {about['threads']} threads"
+    lines += ["", f"Medians of {rounds} rounds on {place}."]
     return "\n".join(lines) + "\n"
 
 
@@ -114,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("build/demo"))
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=30, help="of timing")
+    parser.add_argument("--rounds", type=int, default=30, help="timing rounds")
     arguments = parser.parse_args()
     folder: Path = arguments.output
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +138,7 @@ def main() -> None:
 
     eager, runtime, different = same_answers(small, files["digits"], x_held, y_held)
     answers = (
-        f"Held-out digits: PyTorch has {eager} of {len(y_held)} right, ONNX Runtime {runtime}; "
+        f"Test digits: PyTorch has {eager} of {len(y_held)} right, ONNX Runtime {runtime}; "
         f"they differ on {different} images."
     )
     console.print(answers)
@@ -154,8 +155,8 @@ def main() -> None:
 
     (folder / "report.md").write_text(report(answers, checks, timings, arguments.rounds))
     console.print(f"files: {', '.join(map(str, files.values()))}; report: {folder / 'report.md'}")
-    if different or not all(c.passed for found in checks.values() for c in found):
-        raise SystemExit("error: a runtime disagrees with PyTorch; see the tables above")
+    if different or not all(c.passed for results in checks.values() for c in results):
+        raise SystemExit("error: a check failed, or answers differ from PyTorch; see above")
 
 
 if __name__ == "__main__":

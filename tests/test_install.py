@@ -1,4 +1,4 @@
-"""What `make` installs."""
+"""Which packages `make` installs, and which the package requires."""
 
 from importlib import metadata
 
