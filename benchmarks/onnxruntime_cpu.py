@@ -3,14 +3,15 @@
 Four contestants run interleaved for each network and layer; see `benchmarks.contestants`. The table
 has their ratios to the linear twin, with the 20th and 80th percentile of the ratios within a round.
 A complete run writes `results/<date>-onnxruntime-cpu.json`, from which `benchmarks.readme_table`
-makes the table in the README. Results are written after each subject.
+makes the table in the README. Until then, the finished subjects are in `….partial.json`, so that an
+interrupted run neither loses them nor replaces the results of a complete run.
 """
 
 import argparse
 import datetime
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -106,26 +107,61 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
     return rendered
 
 
+def measure_all(
+    subjects: Sequence[Subject], rounds: int, date: str, output: Path | None, progress: Progress
+) -> dict[str, Any]:
+    """Measure subjects, and write the results to a file if there is one.
+
+    Raises:
+        KeyboardInterrupt: The run was interrupted; the finished subjects are in the partial file.
+    """
+    results: dict[str, Any] = {"date": date, "machine": machine(), "subjects": {}}
+    for subject in subjects:
+        row = measure(subject, rounds, progress)
+        results["subjects"][subject.name] = row
+        progress.console.print(f"{subject.name}: ours {ratio(row, 'ours')}")
+        if output is not None:
+            text = json.dumps(results, indent=2, ensure_ascii=False)
+            partial_file(output).write_text(f"{text}\n")
+    if output is not None:
+        partial_file(output).replace(output)
+    return results
+
+
+def partial_file(output: Path) -> Path:
+    """Return the file for the results of a run that is not complete."""
+    return output.with_suffix(".partial.json")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="substrings of the subjects to run; all if none")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--output", type=Path, help="JSON file; for a complete run in results/")
     arguments = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    names: list[str] = arguments.names
+    subjects = [s for s in SUBJECTS if not names or any(name in s.name for name in names)]
+    if arguments.rounds < 1:
+        parser.exit(2, f"error: --rounds is 1 or more; got {arguments.rounds}. Use --rounds 40.\n")
+    if not subjects:
+        known = ", ".join(s.name for s in SUBJECTS)
+        parser.exit(2, f"error: No subject has such a name; got {names}. Use one of: {known}.\n")
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    output = arguments.output
-    if output is None and not arguments.names:
+    output: Path | None = arguments.output
+    if output is None and not names:
         output = RESULTS / f"{date}{SUFFIX}"
-    about, rows = machine(), {}
-    with Progress(console=console, transient=True) as progress:
-        for subject in SUBJECTS:
-            if not arguments.names or any(n in subject.name for n in arguments.names):
-                rows[subject.name] = measure(subject, arguments.rounds, progress)
-                if output is not None:
-                    results = {"date": date, "machine": about, "subjects": rows}
-                    output.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    console.print(table(rows))
+    if output is not None and not output.parent.is_dir():
+        parser.exit(2, f"error: The results need an existing folder; got {output}. Create it.\n")
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    try:
+        with Progress(console=console, transient=True) as progress:
+            results = measure_all(subjects, arguments.rounds, date, output, progress)
+    except KeyboardInterrupt:
+        kept = partial_file(output) if output is not None else None
+        where = f"; finished subjects are in {kept}" if kept is not None and kept.exists() else ""
+        parser.exit(130, f"interrupted{where}\n")
+    console.print(table(results["subjects"]))
+    about = results["machine"]
     console.print(f"{about['processor']}, {about['threads']} threads; ratios are to linear")
     if output is not None:
         console.print(f"wrote {output}")

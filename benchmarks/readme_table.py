@@ -7,7 +7,7 @@ the newest in `results/`.
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from benchmarks.contestants import NAMES
 from benchmarks.onnxruntime_cpu import RESULTS, SUFFIX
@@ -59,10 +59,20 @@ def replaced(readme: str, table: str) -> str:
     return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
 
 
+def _fail(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(2)
+
+
 def main() -> None:
     """Write the table of a results file into README.md."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else newest()
-    README.write_text(replaced(README.read_text(), rendered(json.loads(path.read_text()))))
+    results, readme = json.loads(path.read_text()), README.read_text()
+    if "subjects" not in results:  # the format of 2026-11-22 has no ratios
+        _fail(f"error: The table needs ratios for each round; got {path.name}. Run `make bench`.")
+    if not 0 <= readme.find(BEGIN) < readme.find(END):
+        _fail(f"error: README.md needs the comments of the table. Add '{BEGIN}' and '{END}'.")
+    README.write_text(replaced(readme, rendered(results)))
     print(f"README.md has the table of {path.name}")
 
 

@@ -31,6 +31,17 @@ _VECTORS = {
 }
 """Vector instructions by their flag in `/proc/cpuinfo`, the widest first."""
 
+_NUMBERS = {
+    "family": "cpu family",
+    "model": "model",
+    "stepping": "stepping",
+    "implementer": "CPU implementer",
+    "variant": "CPU variant",
+    "part": "CPU part",
+    "revision": "CPU revision",
+}
+"""Numbers that identify a processor, by their key in `/proc/cpuinfo`: on x86, then on Arm."""
+
 _SMI_FIELDS = {
     "driver": "driver_version",
     "sm_clock": "clocks.sm",
@@ -91,9 +102,9 @@ def _processor() -> str:
 
 
 def processor_name(cpuinfo: str) -> str:
-    """Return the name, family, model, stepping and vector instructions of the processor.
+    """Return the name, identifying numbers and vector instructions of the processor.
 
-    Virtual machines often hide the name, but the numbers still tell the generation.
+    Virtual machines often hide the name, and Arm has none. The numbers still tell the generation.
 
     Args:
         cpuinfo: Contents of `/proc/cpuinfo`.
@@ -102,8 +113,7 @@ def processor_name(cpuinfo: str) -> str:
     rows = (line.partition(":") for line in first.splitlines())
     fields = {key.strip(): value.strip() for key, _, value in rows}
     flags = fields.get("flags", fields.get("Features", "")).split()
-    known = {"family": "cpu family", "model": "model", "stepping": "stepping"}
-    numbers = [f"{name} {fields[key]}" for name, key in known.items() if key in fields]
+    numbers = [f"{name} {fields[key]}" for name, key in _NUMBERS.items() if key in fields]
     vector = next((name for flag, name in _VECTORS.items() if flag in flags), "")
     parts = (
         fields.get("model name", platform.machine()),

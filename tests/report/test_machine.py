@@ -39,7 +39,11 @@ model name\t: another
             CPUINFO.format(flags="").replace("AMD EPYC", "AMD EPYC 9654 96-Core Processor"),
             "AMD EPYC 9654 96-Core Processor (family 25, model 17, stepping 1) with AVX-512",
         ),
-        ("processor\t: 0\nFeatures\t: fp asimd\nCPU part\t: 0xd40\n", "m with NEON"),
+        (
+            "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n",
+            "m (implementer 0x41, part 0xd40) with NEON",
+        ),
+        ("processor\t: 0\n", "m"),
     ],
 )
 def test_the_name_of_a_processor(monkeypatch, cpuinfo, name):
