@@ -166,12 +166,12 @@ def test_the_attributes_of_a_node_are_those_of_the_layer() -> None:
 def test_nonzero_padding_is_a_separate_op() -> None:
     layer = YatConv1d(2, 3, 3, padding=1, padding_mode="reflect").eval()
     x = torch.randn(2, 2, 7)
-    model = to_onnx(layer, {"x": x})
+    model = to_onnx(layer, {"input": x})
     assert_valid(model)
     (yat,) = [n for n in model.graph.node if n.domain == DOMAIN]
     assert helper.get_attribute_value(next(a for a in yat.attribute if a.name == "pads")) == [0, 0]
     for runner in runners(model):
-        torch.testing.assert_close(output_of(runner, x=x), layer(x).detach())
+        torch.testing.assert_close(output_of(runner, input=x), layer(x).detach())
 
 
 def test_a_model_that_is_a_layer_has_a_node_named_after_its_op() -> None:
