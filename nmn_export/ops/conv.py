@@ -48,7 +48,7 @@ def yat_conv(
     rank = w.ndim - 2
     x_wide, padding = x.to(wide), tuple(pads[:rank])
     if padding != tuple(pads[rank:]):  # PyTorch pads both ends equally
-        x_wide, padding = F.pad(x_wide, _torch_padding(pads)), (0,) * rank
+        x_wide, padding = F.pad(x_wide, torch_padding(pads)), (0,) * rank
     convolve = _CONVOLUTIONS[rank]
 
     dot = convolve(x_wide, w, None, strides, padding, dilations, group)
@@ -107,7 +107,7 @@ def _patches(
     group: int,
 ) -> tuple[Tensor, list[int]]:
     """Return patches as [group, B·S', C/group·K], and S'."""
-    x = F.pad(x, _torch_padding(pads))
+    x = F.pad(x, torch_padding(pads))
     x = x.reshape(x.shape[0], group, x.shape[1] // group, *x.shape[2:])  # [B, g, C/g, *S]
     for axis, (k, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
         x = x.unfold(3 + axis, (k - 1) * dilation + 1, stride)[..., ::dilation]
@@ -118,7 +118,7 @@ def _patches(
     return x.flatten(2 + rank).flatten(1, 1 + rank), out_size
 
 
-def _torch_padding(pads: Sequence[int]) -> list[int]:
+def torch_padding(pads: Sequence[int]) -> list[int]:
     """Convert ONNX pads (begins, then ends) to those of `F.pad` (pairs, last axis first)."""
     rank = len(pads) // 2
     return [p for axis in reversed(range(rank)) for p in (pads[axis], pads[rank + axis])]
@@ -142,7 +142,7 @@ def output_size(
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def _in_layout_of(x: Tensor, y: Tensor) -> Tensor:
+def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
     """Return `y` in channels-last format if `x` has it, as every implementation of the op must."""
     layout = _CHANNELS_LAST.get(x.ndim, torch.contiguous_format)
     if x.is_contiguous() or not x.is_contiguous(memory_format=layout):
@@ -163,7 +163,7 @@ def _yat_conv_op(
     group: int,
 ) -> Tensor:
     y = yat_conv(x, weight, bias, epsilon, alpha, strides, pads, dilations, group)
-    return _in_layout_of(x, y)
+    return in_layout_of(x, y)
 
 
 @_yat_conv_op.register_fake
@@ -183,7 +183,7 @@ def _(
     if x.shape[1] != weight.shape[1] * group:
         raise ValueError(f"x has {x.shape[1]} channels, and weight {weight.shape[1] * group}")
     size = output_size(x.shape[2:], weight.shape[2:], strides, pads, dilations)
-    return _in_layout_of(x, x.new_empty(x.shape[0], weight.shape[0], *size))
+    return in_layout_of(x, x.new_empty(x.shape[0], weight.shape[0], *size))
 
 
 register_autograd(_yat_conv_op, yat_conv)

@@ -1,70 +1,11 @@
-"""The table of cases that all backends run: shapes, options and values."""
+"""Cases of YatConv."""
 
-import itertools
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    import pytest
-
-Bias = Literal["none", "vector", "scalar"]
-
-Values = Literal["normal", "near", "equal", "zeros"]
-"""Inputs: random, within 1 % of the weights, equal to them, or partly zero."""
-
-NOISE = 0.01
-"""Relative distance of weights from inputs for the values "near"."""
-
-
-@dataclass(frozen=True)
-class DenseCase:
-    """One call of YatDense.
-
-    Attributes:
-        id: What is special about it.
-        batch: Leading axes of x.
-        in_features: K.
-        out_features: N.
-        bias: None, [N] or [1].
-        bias_scale: Typical size of the bias.
-        scale: Typical size of x and w.
-    """
-
-    id: str
-    batch: tuple[int, ...] = (4,)
-    in_features: int = 8
-    out_features: int = 5
-    bias: Bias = "vector"
-    bias_scale: float = 1.0
-    epsilon: float = 1e-5
-    alpha: float = 1.0
-    spherical: bool = False
-    values: Values = "normal"
-    scale: float = 1.0
-
-    def tensors(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Draw x, weight and bias with a fixed seed."""
-        random = _generator(self.id)
-        x = self.scale * torch.randn(*self.batch, self.in_features, generator=random)
-        weight = self.scale * torch.randn(self.out_features, self.in_features, generator=random)
-        if self.values == "zeros":
-            x[0] = 0
-            weight[-1] = 0
-        elif self.values != "normal":
-            rows = x.to(dtype).float().reshape(-1, self.in_features)
-            noise = NOISE * weight if self.values == "near" else 0
-            weight = rows[torch.arange(self.out_features) % len(rows)] + noise
-        bias = _bias(self.bias, self.out_features, self.bias_scale, random, dtype)
-        return x.to(dtype), weight.to(dtype), bias
-
-    def arguments(self, dtype: torch.dtype = torch.float32) -> tuple[object, ...]:
-        """Return the arguments of `nmn::yat_dense`."""
-        return (*self.tensors(dtype), self.epsilon, self.alpha, self.spherical)
+from tests.cases.common import NOISE, Bias, Values, generator, make_bias
 
 
 @dataclass(frozen=True)
@@ -114,7 +55,7 @@ class ConvCase:
 
     def tensors(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None]:
         """Draw x, weight and bias with a fixed seed."""
-        random = _generator(self.id)
+        random = generator(self.id)
         x = self.scale * torch.randn(self.batch, self.channels, *self.size, generator=random)
         filters = (self.out_channels, self.channels // self.group, *self.kernel)
         weight = self.scale * torch.randn(filters, generator=random)
@@ -124,7 +65,7 @@ class ConvCase:
         elif self.values != "normal":
             noise = NOISE * weight if self.values == "near" else 0
             weight = self._patches_of(x.to(dtype).float()) + noise
-        bias = _bias(self.bias, self.out_channels, self.bias_scale, random, dtype)
+        bias = make_bias(self.bias, self.out_channels, self.bias_scale, random, dtype)
         return x.to(dtype), weight.to(dtype), bias
 
     def arguments(self, dtype: torch.dtype = torch.float32) -> tuple[object, ...]:
@@ -150,48 +91,6 @@ class ConvCase:
             filters.append(x[tuple(index)])
         return torch.stack(filters)
 
-
-def _generator(case_id: str) -> torch.Generator:
-    return torch.Generator().manual_seed(zlib.crc32(case_id.encode()))
-
-
-def _bias(
-    kind: Bias, count: int, scale: float, random: torch.Generator, dtype: torch.dtype
-) -> Tensor | None:
-    if kind == "none":
-        return None
-    size = 1 if kind == "scalar" else count
-    return (scale * torch.randn(size, generator=random)).to(dtype)
-
-
-DENSE_CASES = (
-    DenseCase("plain"),
-    DenseCase("all-sizes-one", batch=(1,), in_features=1, out_features=1),
-    DenseCase("odd-sizes", batch=(7,), in_features=13, out_features=11, bias="scalar"),
-    DenseCase("one-past-a-power-of-two", batch=(33,), in_features=65, out_features=17),
-    DenseCase("long-rows", batch=(2,), in_features=1031, out_features=3, bias="none"),
-    DenseCase("many-outputs", batch=(3,), in_features=4, out_features=129, epsilon=0.007),
-    DenseCase("three-leading-axes", batch=(2, 3, 4), in_features=6, alpha=2**0.5),
-    DenseCase("no-leading-axis", batch=(), in_features=6),
-    DenseCase("no-bias", bias="none"),
-    DenseCase("large-bias", bias_scale=1000.0),
-    DenseCase("alpha-zero", alpha=0.0),
-    DenseCase("alpha-negative", alpha=-1.5, bias="scalar"),
-    DenseCase("epsilon-two", epsilon=2.0, alpha=0.3),
-    DenseCase("near", batch=(6,), in_features=64, bias="none", values="near"),
-    DenseCase("near-alpha-negative", in_features=64, alpha=-2.0, values="near"),
-    DenseCase("equal", in_features=16, values="equal"),
-    DenseCase("equal-no-bias", in_features=16, bias="none", values="equal", alpha=2**0.5),
-    DenseCase("zeros", values="zeros"),
-    DenseCase("large", in_features=32, bias="none", scale=3000.0),
-    DenseCase("tiny", in_features=9, bias="none", scale=1e-3),
-    DenseCase("vanishing", bias="none", scale=1e-15),
-    DenseCase("spherical", spherical=True, in_features=9),
-    DenseCase("spherical-no-bias", spherical=True, bias="none", alpha=-0.5, batch=(2, 3)),
-    DenseCase("spherical-near", spherical=True, in_features=32, values="near", bias="scalar"),
-    DenseCase("spherical-equal", spherical=True, in_features=16, values="equal"),
-    DenseCase("spherical-zeros", spherical=True, values="zeros"),
-)
 
 CONV_CASES = (
     ConvCase("plain"),
@@ -240,24 +139,6 @@ CONV_CASES = (
 )
 
 
-def dense_case(case_id: str) -> DenseCase:
-    """Return one case of the table."""
-    return next(case for case in DENSE_CASES if case.id == case_id)
-
-
 def conv_case(case_id: str) -> ConvCase:
     """Return one case of the table."""
     return next(case for case in CONV_CASES if case.id == case_id)
-
-
-def with_dtypes(
-    cases: Sequence[DenseCase | ConvCase], *dtypes: torch.dtype
-) -> "list[pytest.ParameterSet]":
-    """Return every case in float32 and in one of `dtypes` in turn, for `parametrize`."""
-    import pytest  # noqa: PLC0415 - the table is also read on machines that have none
-
-    return [
-        pytest.param(case, dtype, id=f"{case.id}-{str(dtype).removeprefix('torch.')}")
-        for case, turn in zip(cases, itertools.cycle(dtypes), strict=False)
-        for dtype in (torch.float32, turn)
-    ]
