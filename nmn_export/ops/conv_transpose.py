@@ -126,7 +126,8 @@ def _with_zeros_between(x: Tensor, strides: Sequence[int]) -> Tensor:
     """Return [B, C, *S] with `stride − 1` zeros between pixels."""
     size = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], strides, strict=True)]
     stuffed = x.new_zeros(*x.shape[:2], *size)
-    stuffed[(..., *(slice(None, None, s) for s in strides))] = x
+    every = tuple(slice(None, None, s) for s in strides)
+    stuffed[:, :, *every] = x
     return stuffed
 
 
