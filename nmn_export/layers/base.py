@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
-from nmn_export.layers.folded import FoldedParameters, FoldedYat
+from nmn_export.layers.folded import Foldable, FoldedParameters, FoldedYat
 from nmn_export.layers.kernel_bank import BankKey, KernelBanks, resolved_device
 from nmn_export.layers.options import (
     Initializer,
@@ -21,7 +21,7 @@ from nmn_export.layers.options import (
 from nmn_export.ops.yat import UNIT_NORM_GUARD, Scalar, compute_dtype
 
 
-class YatLayer(nn.Module):
+class YatLayer(Foldable):
     """Base of the ⵟ layers.
 
     Attributes:
