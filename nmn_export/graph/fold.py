@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
-from nmn_export.layers import YatLayer
-from nmn_export.layers.folded import FoldedYat
+from nmn_export.layers.folded import Foldable, FoldedYat
 
 
 def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
@@ -24,9 +23,9 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """
     _refuse_non_finite(model)
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    layers = {id(m): m.fold() for m in model.modules() if isinstance(m, YatLayer)}
-    _share_weights(layers.values())
+    layers = {id(m): m.fold() for m in model.modules() if isinstance(m, Foldable)}
     folded: nn.Module = copy.deepcopy(model, memo | layers)
+    _share_weights(m for m in folded.modules() if isinstance(m, FoldedYat))
     if dtype is not None:
         tensors = (*folded.parameters(), *folded.buffers())
         folded = copy.deepcopy(folded, {id(t): _converted(t, dtype) for t in tensors})

@@ -6,6 +6,14 @@ import torch
 from torch import Tensor, nn
 
 
+class Foldable(nn.Module):
+    """A layer that has another form in inference, with its ⵟ ops in `FoldedYat` modules."""
+
+    def fold(self) -> nn.Module:
+        """Return the layer as inference needs it, with its parameters computed once."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class FoldedParameters:
     """The parameters of an op.
