@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from nmn_export.errors import NmnExportError
-from nmn_export.graph.schema import is_yat
+from nmn_export.graph.schema import input_index, is_yat
 
 LAYER_KEY = "nmn_export.layer"
 """Metadata key of a ⵟ node: the path of its layer. A layer that is called twice has two nodes."""
@@ -53,15 +53,18 @@ def name_nodes(model: ir.Model) -> None:
 
 
 def name_biases(model: ir.Model) -> None:
-    """Give every ⵟ op a bias of its own name: PyTorch merges equal ones, and zeros are equal."""
+    """Give every bias a name of its own: PyTorch merges equal ones, and zeros are equal."""
     for node in filter(is_yat, model.graph.all_nodes()):
-        bias, wanted = node.inputs[2], f"{node.name}.bias"
+        index, wanted = input_index(node, "B"), f"{node.name}.bias"
+        if index is None:
+            continue
+        bias = node.inputs[index]
         if bias is None or bias.const_value is None or bias.name == wanted:
             continue
         (name,) = unique([wanted], model.graph.initializers)
         own = ir.Value(name=name, type=bias.type, shape=bias.shape, const_value=bias.const_value)
         model.graph.register_initializer(own)
-        node.replace_input_with(2, own)
+        node.replace_input_with(index, own)
         if bias.name and bias.is_initializer() and not bias.uses():
             del model.graph.initializers[bias.name]
 
