@@ -48,16 +48,13 @@ def _scores(wide: torch.dtype, arguments: tuple[object, ...]) -> tuple[Tensor, T
         q_sq, k_sq = q.square().sum(-1, keepdim=True), k.square().sum(-1).unsqueeze(-2)
     dot = q @ k.mT
     exact = scale * dot.square() / ((q_sq + k_sq - 2 * dot).clamp_min(0) + epsilon)
-    found = []
-    for score in interval(wide, Parts(exact, dot, q_sq, k_sq, 0.0), epsilon, scale):
-        if mask is not None:
-            score = score + mask.double()
-        if is_causal:
-            queries, keys = score.shape[-2:]
-            later = torch.ones(queries, keys, dtype=torch.bool).triu(keys - queries + 1)
-            score = score.masked_fill(later, float("-inf"))
-        found.append(score)
-    return found[0], found[1]
+    hidden = torch.zeros((), dtype=torch.float64) if mask is None else mask.double()
+    if is_causal:
+        queries, keys = dot.shape[-2:]
+        later = torch.ones(queries, keys, dtype=torch.bool).triu(keys - queries + 1)
+        hidden = hidden.masked_fill(later, float("-inf"))
+    low, high = interval(wide, Parts(exact, dot, q_sq, k_sq, 0.0), epsilon, scale)
+    return low + hidden, high + hidden
 
 
 def _weights(least: Tensor, most: Tensor, power: float, guard: float) -> tuple[Tensor, Tensor]:
@@ -65,19 +62,18 @@ def _weights(least: Tensor, most: Tensor, power: float, guard: float) -> tuple[T
 
     The weight of a key is the largest when its score is, and all others are the smallest.
     """
-    own = torch.eye(least.shape[-1], dtype=torch.bool)
-    found = []
-    for mine, theirs in ((least, most), (most, least)):
-        if power:
-            hidden = mine == float("-inf")
-            mine, theirs = (
-                t.masked_fill(hidden, 0).pow(power).masked_fill(hidden, 0) for t in (mine, theirs)
-            )
-            others = theirs.sum(-1, keepdim=True) - theirs
-            weights = mine / (mine + others + guard)
-        else:
-            ratios = (theirs.unsqueeze(-2) - mine.unsqueeze(-1)).exp()  # of other keys to this one
-            weights = 1 / (1 + ratios.masked_fill(own, 0).sum(-1))
-            weights = weights.masked_fill(mine == float("-inf"), 0)
-        found.append(weights)
-    return found[0], found[1]
+    low, high = _weights_from(least, most, power, guard), _weights_from(most, least, power, guard)
+    return low, high
+
+
+def _weights_from(own: Tensor, others: Tensor, power: float, guard: float) -> Tensor:
+    """Return the weight of each value if its score is in `own`, and all others in `others`."""
+    hidden = own == float("-inf")
+    if power:
+        own, others = (t.masked_fill(hidden, 0).pow(power) for t in (own, others))
+        own, others = own.masked_fill(hidden, 0), others.masked_fill(hidden, 0)
+        return own / (own + others.sum(-1, keepdim=True) - others + guard)
+    ratios = (others.unsqueeze(-2) - own.unsqueeze(-1)).exp()  # of every other key to this one
+    itself = torch.eye(own.shape[-1], dtype=torch.bool)
+    weights = 1 / (1 + ratios.masked_fill(itself, 0).sum(-1))
+    return weights.masked_fill(hidden, 0)

@@ -1,11 +1,9 @@
-from operator import attrgetter
-
 import pytest
 import torch
 
 from tests.attention_enclosure import assert_attention_near_exact
-from tests.cases import ATTENTION_CASES, AttentionCase, attention_case, with_dtypes
-from tests.graph.attention_networks import full_mask, one_attention_node, tensors_of
+from tests.cases import ATTENTION_CASES, AttentionCase, with_dtypes
+from tests.graph.attention_networks import one_attention_node, tensors_of
 from tests.graph.networks import assert_valid, output_of, runners
 
 
