@@ -13,7 +13,7 @@ from onnxscript import opset18 as op
 from onnxscript.values import OnnxFunction, Opset
 
 from nmn_export.graph import schema
-from nmn_export.graph.yat import PIECES, Clamp, OpDefinition, Scales
+from nmn_export.graph.yat import PIECES, OpDefinition, Quotient, Scales
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
 _OPSET = Opset(DOMAIN, VERSION)
@@ -30,17 +30,10 @@ def RowNorm(X: FLOAT, factor: FLOAT) -> FLOAT:
 
 
 @script(PIECES, default_opset=op)
-def ColumnNorm(X: FLOAT, factor: FLOAT) -> FLOAT:
-    """Return the same as [B, G, 1, L]."""
-    size = op.Concat(op.Constant(value_ints=[1]), op.Shape(X, start=3), axis=0)
-    return op.MatMul(op.Expand(factor, size), op.Transpose(X * X, perm=[0, 1, 3, 2]))
-
-
-@script(PIECES, default_opset=op)
 def Operands(
     Q: FLOAT, K: FLOAT, quarter: FLOAT, bound: FLOAT, epsilon: float, spherical: int
 ) -> tuple[FLOAT, FLOAT, FLOAT, FLOAT]:
-    """Return q, k, c/4 ‖q‖² as a column and c/4 (‖k‖² + ε) as a row, where c is the scale.
+    """Return q, k, c/4 ‖q‖² as [B, G, Lq, 1] and c/4 (‖k‖² + ε) as [B, G, 1, Lk] for a scale c.
 
     A spherical op normalises q and k, and uses 1 for both norms, even for zero vectors.
     """
@@ -48,11 +41,12 @@ def Operands(
     guard = op.Constant(value_float=epsilon)
     on_sphere = op.Cast(op.Constant(value_int=spherical), to=BOOL.dtype)
     q_sq = RowNorm(Q, one)
+    k_sq = RowNorm(K, one)
     q = Q / op.Where(on_sphere, op.Sqrt(q_sq + guard), one)
-    k = K / op.Where(on_sphere, op.Sqrt(RowNorm(K, one) + guard), one)
+    k = K / op.Where(on_sphere, op.Sqrt(k_sq + guard), one)
     row = op.Where(on_sphere, one, q_sq) * quarter
-    column = op.Where(on_sphere, quarter, ColumnNorm(K, quarter)) + bound
-    return q, k, row, column
+    column = op.Transpose(op.Where(on_sphere, one, k_sq) * quarter, perm=[0, 1, 3, 2])
+    return q, k, row, column + bound
 
 
 @script(PIECES, default_opset=op)
@@ -60,8 +54,8 @@ def PlainOperands(
     Q: FLOAT, K: FLOAT, quarter: FLOAT, bound: FLOAT, epsilon: float, spherical: int
 ) -> tuple[FLOAT, FLOAT, FLOAT, FLOAT]:
     """Like `Operands`, for models without spherical nodes."""
-    row = RowNorm(Q, quarter)
-    return op.Identity(Q), op.Identity(K), row, ColumnNorm(K, quarter) + bound
+    column = op.Transpose(RowNorm(K, quarter), perm=[0, 1, 3, 2])
+    return op.Identity(Q), op.Identity(K), RowNorm(Q, quarter), column + bound
 
 
 @script(PIECES, default_opset=op)
@@ -183,9 +177,7 @@ def YatAttention(
         FoldHeads(Q, K), K, quarter, bound, epsilon=epsilon, spherical=spherical
     )
     g = op.MatMul(q * kappa, op.Transpose(k, perm=[0, 1, 3, 2]))
-    # Two passes that broadcast a vector are faster than one that writes row + column and one that
-    # reads it again.
-    scores = g / Clamp(row - g + column, quarter, bound) * g
+    scores = Quotient(g, row, column, quarter, bound) * g
     scores, sees = Hide(UnfoldHeads(scores, Q), M, Q, K, is_causal=is_causal)
     weights = FoldHeads(Weights(scores, power=power, guard=guard), K)
     return Blank(UnfoldHeads(op.MatMul(weights, V), Q), sees)
@@ -199,7 +191,7 @@ def pieces(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
     powers = {node.attributes["power"].as_float() > 0 for node in nodes}
     grouped = not all(map(_has_same_heads, nodes))
     return {
-        **{piece.name: piece for piece in (RowNorm, ColumnNorm, Softmax, Softermax)},
+        **{piece.name: piece for piece in (RowNorm, Softmax, Softermax)},
         Operands.name: Operands if spherical else PlainOperands,
         FoldHeads.name: FoldHeads if grouped else SameHeads,
         UnfoldHeads.name: UnfoldHeads if grouped else SameHeads,

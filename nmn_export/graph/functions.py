@@ -18,7 +18,7 @@ from nmn_export.graph.names import name_body
 DEFINITIONS = {op.body.name: op for op in (d.DEFINITION for d in (dense, conv, attention))}
 """What each op is in a graph, by its ONNX name."""
 
-_COMMON_PIECES = (yat.Scales, yat.ColumnTerm, yat.Clamp, yat.Quotient)
+_COMMON_PIECES = (yat.Scales, yat.ColumnTerm, yat.Quotient)
 
 _LARGEST = {
     ir.DataType.FLOAT16: torch.finfo(torch.float16).max,

@@ -14,6 +14,10 @@ LAYER_KEY = "nmn_export.layer"
 """Metadata key of a ⵟ node: the path of its layer. A layer that is called twice has two nodes."""
 
 
+_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+"""What PyTorch calls the module of a node that computes a dynamic size."""
+
+
 def unique(wanted: Sequence[str], reserved: Collection[str] = ()) -> list[str]:
     """Return the wanted names. The second one of its kind gets the suffix `_2`, and so on."""
     taken, suffix = set(reserved), Counter[str]()
@@ -40,7 +44,7 @@ def name_nodes(model: ir.Model) -> None:
     bases = []
     for node in nodes:
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
-        path = scopes[-2] if len(scopes) > 1 else ""
+        path = scopes[-2] if len(scopes) > 1 and scopes[-2] != _NO_MODULE else ""
         bases.append(
             path if is_yat(node) and path else "/".join(filter(None, (path, node.op_type)))
         )

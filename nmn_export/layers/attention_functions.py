@@ -234,23 +234,19 @@ def _added(q: Tensor, k: Tensor, mask: Tensor | None, additive: Tensor | None) -
 
 def _check_shapes(query: Tensor, key: Tensor, value: Tensor | None) -> None:
     given = [query, key] if value is None else [query, key, value]
-    last = key if value is None else value
-    rules = {
-        "inputs have rank 4: batch, tokens, heads and features": all(t.ndim == 4 for t in given),
-    }
-    if all(rules.values()):
-        rules |= {
-            "batch dimensions are equal": len({t.shape[0] for t in given}) == 1,
-            "the number of heads of the query is a multiple of those of key and value": (
-                key.shape[2] == last.shape[2] and query.shape[2] % key.shape[2] == 0
-            ),
-            "query and key have one head depth": query.shape[3] == key.shape[3],
-            "key and value have equal sequence lengths": key.shape[1] == last.shape[1],
-        }
-    for rule, holds in rules.items():
-        if not holds:
-            raise OptionError(
-                f"In attention, {rule}",
-                got=f"shapes {', '.join(str(tuple(t.shape)) for t in given)}",
-                fix="Change the inputs.",
-            )
+    value = key if value is None else value
+    if not all(t.ndim == 4 for t in given):
+        raise _misfit("inputs have rank 4: batch, tokens, heads and features", given)
+    if not query.shape[0] == key.shape[0] == value.shape[0]:
+        raise _misfit("batch dimensions are equal", given)
+    if key.shape[2] != value.shape[2] or query.shape[2] % key.shape[2]:
+        raise _misfit("the number of heads is equal, or a multiple for the query", given)
+    if query.shape[3] != key.shape[3]:
+        raise _misfit("query and key have the same head depth", given)
+    if key.shape[1] != value.shape[1]:
+        raise _misfit("key and value have equal sequence lengths", given)
+
+
+def _misfit(rule: str, given: list[Tensor]) -> OptionError:
+    shapes = ", ".join(str(tuple(t.shape)) for t in given)
+    return OptionError(f"In attention, {rule}", got=f"shapes {shapes}", fix="Change the inputs.")
