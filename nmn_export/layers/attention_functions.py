@@ -205,7 +205,7 @@ def attend(
     learned = isinstance(epsilon, Tensor) or isinstance(scale, Tensor)
     # The op takes numbers. Those of a learned ε or α are read where they need no gradient.
     if has_kernels(q) and not (learned and torch.is_grad_enabled()):
-        epsilon, scale, learned = float(epsilon), float(scale), False
+        epsilon, scale, learned = _number(epsilon), _number(scale), False
     if learned or not (has_kernels(q) or _AS_OP.get()):
         return ops.yat_attention(q, k, v, mask, epsilon, scale, *options)
     k, v = k.to(q.dtype), v.to(q.dtype)
@@ -219,6 +219,10 @@ def check_rate(name: str, rate: object) -> None:
         raise OptionError(
             f"{name} must be a finite real number in [0, 1)", got=rate, fix="Use 0 to drop nothing."
         )
+
+
+def _number(scalar: Scalar) -> float:
+    return scalar.item() if isinstance(scalar, Tensor) else scalar
 
 
 def _multiplier(alpha: Scalar | None, scale: float | None, query: Tensor) -> Scalar:
