@@ -73,6 +73,18 @@ def name_biases(model: ir.Model) -> None:
             del model.graph.initializers[bias.name]
 
 
+def name_masks(model: ir.Model) -> None:
+    """Name the zero that attention without a mask adds to its scores."""
+    masks = []
+    for node in filter(is_yat, model.graph.all_nodes()):
+        index = input_index(node, "M")
+        mask = None if index is None else node.inputs[index]
+        if mask is not None and mask.const_value is not None and mask.const_value.size == 1:
+            masks.append(mask)
+    masks = list(dict.fromkeys(masks))
+    _rename(masks, unique(["no_mask"] * len(masks), model.graph.initializers))
+
+
 def name_values(model: ir.Model) -> None:
     """Name the outputs, and rename every weight or intermediate value whose name is taken.
 
