@@ -152,5 +152,6 @@ def _normalized(x: Tensor) -> Tensor:
 
 def _any_head(visible: Tensor) -> Tensor:
     """Return which queries see a key in some head, [B, Lq, 1], from booleans over the scores."""
-    visible = visible.any(-1, keepdim=True)
+    # With the axis -1, ONNX Runtime does not reduce an empty batch.
+    visible = visible.any(visible.ndim - 1, keepdim=True)
     return visible if visible.ndim < 4 else visible.any(1)
