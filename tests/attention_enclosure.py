@@ -6,7 +6,7 @@ from torch import Tensor
 from nmn_export.ops import exact_yat_attention
 from nmn_export.ops.yat import compute_dtype
 from tests.cases import AttentionCase
-from tests.enclosure import UNITS, Parts, assert_within, interval
+from tests.enclosure import UNITS, Parts, assert_between, enclose
 
 
 def assert_attention_near_exact(
@@ -33,7 +33,7 @@ def assert_attention_near_exact(
     slack = spread + 2 * torch.finfo(y.dtype).eps * exact.abs() + torch.finfo(y.dtype).tiny
     largest = torch.finfo(y.dtype).max
     bounds = [(exact + sign * slack).clamp(-largest, largest) for sign in (-1, 1)]
-    assert_within(y, bounds[0], exact, bounds[1])
+    assert_between(y, bounds[0], exact, bounds[1])
 
 
 def _scores(wide: torch.dtype, arguments: tuple[object, ...]) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def _scores(wide: torch.dtype, arguments: tuple[object, ...]) -> tuple[Tensor, T
         queries, keys = dot.shape[-2:]
         later = torch.ones(queries, keys, dtype=torch.bool).triu(keys - queries + 1)
         hidden = hidden.masked_fill(later, float("-inf"))
-    low, high = interval(wide, Parts(exact, dot, q_sq, k_sq, 0.0), epsilon, scale)
+    low, _, high = enclose(wide, Parts(exact, dot, q_sq, k_sq, 0.0), epsilon, scale)
     return low + hidden, high + hidden
 
 
