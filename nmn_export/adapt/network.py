@@ -21,10 +21,11 @@ def adapt(model: nn.Module) -> nn.Module:
     parameters of both. Hooks and the training mode are kept. As with any copy, a closure that
     captured a module of `model` still refers to that module.
 
-    In eval mode both networks agree to float32 rounding, with two exceptions. Layers of releases
+    In eval mode both networks agree to float32 rounding, with three exceptions. Layers of releases
     before 0.3.3 compute float16 and bfloat16 in that dtype, while ours accumulate in float32.
     Convolutions of these releases do not clamp the squared distance at zero, which matters only if
-    a patch nearly equals a filter.
+    a patch nearly equals a filter. Their attention gives NaN for a query that sees no key, while
+    ours gives zeros, as later releases do.
 
     `YatEmbed` is not replaced: its `forward` is a plain lookup, and its `attend` uses standard
     operations.

@@ -5,17 +5,19 @@ kind of layer has its own file, whose `ADAPTERS` are entered in the table here.
 """
 
 import copy
+import itertools
+from typing import Any
 
 from torch import Tensor, nn
 
-from nmn_export.adapt import conv, dense
+from nmn_export.adapt import attention, conv, dense
 from nmn_export.adapt.adapter import Adapter
 from nmn_export.errors import NmnExportError
 
 _PACKAGE = "nmn.torch"
 _EXAMPLES = "nmn.torch.examples"
 
-_ADAPTERS: dict[str, Adapter] = dense.ADAPTERS | conv.ADAPTERS
+_ADAPTERS: dict[str, Adapter] = dense.ADAPTERS | conv.ADAPTERS | attention.ADAPTERS
 """By name of the class."""
 
 _LEFT_ALONE = ("YatEmbed",)
@@ -28,8 +30,6 @@ _NO_OP_YET = {
     "YatConvTranspose1D": _UPSAMPLE,
     "YatConvTranspose2D": _UPSAMPLE,
     "YatConvTranspose3D": _UPSAMPLE,
-    "MultiHeadYatAttention": "Use nn.MultiheadAttention instead, or export this part with "
-    "torch.onnx.export, which writes the layer in standard ops.",
 }
 
 _DESCRIPTIONS = {"lazy", "tie_kernel_bank", "kernel_bank_size", "kernel_bank_id", "positive_init"}
@@ -105,16 +105,17 @@ def _refuse_unreadable(module: nn.Module, adapter: Adapter, cls: type, who: str)
             fix="Make it permanent first with torch.nn.utils.parametrize.remove_parametrizations, "
             "torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove.",
         )
-    parameters, buffers = adapter.parameters, adapter.buffers
+    known = (adapter.parameters, adapter.buffers, adapter.children)
+    held: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module._modules)
     unknown = [
         name
-        for tensors, known in ((module._parameters, parameters), (module._buffers, buffers))
-        for name, tensor in tensors.items()
-        if tensor is not None and name not in known
-    ] + list(module._modules)
+        for names, found in zip(known, held, strict=True)
+        for name, value in found.items()
+        if value is not None and name not in names
+    ]
     if unknown:
         raise NmnExportError(
-            f"adapt supports a {cls.__name__} that has {', '.join(parameters + buffers)} only",
+            f"adapt supports a {cls.__name__} that has {', '.join(itertools.chain(*known))} only",
             got=f"{who}, which also has {', '.join(unknown)}",
             fix=f"Use a plain {cls.__name__}, and keep the rest in the module around it.",
         )

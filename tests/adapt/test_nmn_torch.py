@@ -223,11 +223,6 @@ def test_transposed_convolution_is_refused(nmn_torch: ModuleType, rank: int) -> 
     assert expected in refusal(nn.Sequential(nn.ReLU(), nn.Sequential(layer)))
 
 
-def test_attention_is_refused(nmn_torch: ModuleType) -> None:
-    message = refusal(nn.ModuleDict({"attn": nmn_torch.MultiHeadYatAttention(8, 2)}))
-    assert "got MultiHeadYatAttention at 'attn'. Use nn.MultiheadAttention" in message
-
-
 def test_unknown_layer_is_refused_and_unknown_container_searched(nmn_torch: ModuleType) -> None:
     class Holder(nn.Module):
         __module__ = "nmn.torch.blocks"
