@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
-from nmn_export.layers.folded import Foldable, FoldedYat
+from nmn_export.layers.folded import Foldable, FoldedYat, copy_hooks
 
 
 def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
@@ -23,7 +23,7 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """
     _refuse_non_finite(model)
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    layers = {id(m): m.fold() for m in model.modules() if isinstance(m, Foldable)}
+    layers = {id(m): _folded(m) for m in model.modules() if isinstance(m, Foldable)}
     folded: nn.Module = copy.deepcopy(model, memo | layers)
     _share_weights(m for m in folded.modules() if isinstance(m, FoldedYat))
     if dtype is not None:
@@ -33,6 +33,12 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
             if isinstance(module, FoldedYat):
                 module.dtype = None
     return folded.eval()
+
+
+def _folded(layer: Foldable) -> nn.Module:
+    folded = layer.fold()
+    copy_hooks(layer, folded)
+    return folded
 
 
 def _share_weights(layers: Iterable[FoldedYat]) -> None:

@@ -1,5 +1,6 @@
 """ⵟ layers as inference needs them: whatever depends only on parameters is computed once."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,13 @@ class Foldable(nn.Module):
     def fold(self) -> nn.Module:
         """Return the layer as inference needs it, with its parameters computed once."""
         raise NotImplementedError
+
+
+def copy_hooks(source: nn.Module, target: nn.Module) -> None:
+    """Let a module that replaces another one have its forward hooks."""
+    for name, hooks in vars(source).items():
+        if name.startswith("_forward_"):
+            setattr(target, name, copy.copy(hooks))
 
 
 @dataclass(frozen=True)
