@@ -99,7 +99,7 @@ class YatEmbed(YatScalars):
     def attend(self, query: Tensor) -> Tensor:
         """Map queries [..., F] to scores [..., V], in the dtype of the query.
 
-        A single query [F] counts as [1, F].
+        A single query [F] gives [1, V], or [V] if the layer is spherical, as in upstream's layer.
 
         Args:
             query: In the dtype of the table. A float16 or bfloat16 query may meet any table: both
@@ -184,17 +184,18 @@ def _operands(query: Tensor, table: Tensor, spherical: bool) -> tuple[Tensor, Te
             fix="Change the query, or the features of the layer.",
         )
     if query.dtype in HALF_PRECISIONS and (spherical or table.dtype != query.dtype):
-        query_wide, table = query.float(), table.float()
+        wide, table = query.float(), table.float()
     elif query.dtype == table.dtype:
-        query_wide = query
+        wide = query
     else:
         raise NmnExportError(
             "YatEmbed takes queries in the dtype of its table, or in float16 or bfloat16",
             got=f"a query in {query.dtype} for a table in {table.dtype}",
             fix="Convert one of them.",
         )
-    rows = query_wide.unsqueeze(0) if query.ndim == 1 else query_wide
-    return clamped_rows(rows) if spherical else rows, table
+    if spherical:
+        return clamped_rows(wide), table
+    return wide.unsqueeze(0) if query.ndim == 1 else wide, table
 
 
 def _checked(ids: Tensor) -> Tensor:
