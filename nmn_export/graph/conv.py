@@ -20,15 +20,15 @@ def PixelNorm(X: FLOAT, W: FLOAT, scale: FLOAT, group: int) -> FLOAT:
 
     This is a matrix product because ReduceSumSquare is slower in ONNX Runtime.
     """
-    zero = op.Constant(value_ints=[0])
     one = op.Constant(value_ints=[1])
+    batch = op.Shape(X, end=1)
     groups = op.Reshape(op.Constant(value_int=group), one)
     per_group = op.Shape(W, start=1, end=2)
-    rest = op.Constant(value_ints=[-1])
-    pixels = op.Reshape(X, op.Concat(zero, groups, per_group, rest, axis=0))
-    row = op.Expand(scale, op.Concat(one, per_group, axis=0))
-    size = op.Concat(zero, groups, op.Shape(X, start=2), axis=0)
-    return op.Reshape(op.MatMul(row, pixels * pixels), size)
+    count = op.ReduceProd(op.Shape(X, start=2))
+    pixels = op.Reshape(X, op.Concat(batch, groups, per_group, count, axis=0), allowzero=1)
+    row = op.Expand(scale, op.Concat(batch, groups, one, per_group, axis=0))
+    size = op.Concat(batch, groups, op.Shape(X, start=2), axis=0)
+    return op.Reshape(op.MatMul(row, pixels * pixels), size, allowzero=1)
 
 
 @script(PIECES, default_opset=op)
@@ -84,19 +84,19 @@ def Combine(
 
     The shape [B, group, O/group, S'] broadcasts the norm of a group over the group's outputs.
     """
-    zero = op.Constant(value_ints=[0])
     one = op.Constant(value_ints=[1])
-    rest = op.Constant(value_ints=[-1])
+    batch = op.Shape(g, end=1)
+    count = op.ReduceProd(op.Shape(g, start=2))
     groups = op.Reshape(op.Constant(value_int=group), one)
     outputs = op.Concat(groups, op.Div(op.Shape(W, end=1), groups), axis=0)
     quotient = Quotient(
-        op.Reshape(g, op.Concat(zero, outputs, rest, axis=0)),
-        op.Reshape(row, op.Concat(zero, groups, one, rest, axis=0)),
+        op.Reshape(g, op.Concat(batch, outputs, count, axis=0), allowzero=1),
+        op.Reshape(row, op.Concat(batch, groups, one, count, axis=0), allowzero=1),
         op.Reshape(column, op.Concat(outputs, one, axis=0)),
         quarter,
         bound,
     )
-    return op.Reshape(quotient, op.Shape(g)) * g
+    return op.Reshape(quotient, op.Shape(g), allowzero=1) * g
 
 
 @script(PIECES, default_opset=op)

@@ -49,13 +49,14 @@ def PlainOperands(
 @script(PIECES, default_opset=op)
 def Rows(X: FLOAT) -> FLOAT:
     """Reshape [..., K] to [M, K]."""
-    return op.Flatten(X, axis=-1)
+    rows = op.ReduceProd(op.Shape(X, end=-1))
+    return op.Reshape(X, op.Concat(rows, op.Shape(X, start=-1), axis=0), allowzero=1)
 
 
 @script(PIECES, default_opset=op)
 def Unflatten(Y: FLOAT, X: FLOAT, B: FLOAT) -> FLOAT:
     """Reshape [M, N] to [..., N]."""
-    return op.Reshape(Y, op.Concat(op.Shape(X, end=-1), op.Shape(B), axis=0))
+    return op.Reshape(Y, op.Concat(op.Shape(X, end=-1), op.Shape(B), axis=0), allowzero=1)
 
 
 @script(PIECES, default_opset=op)
