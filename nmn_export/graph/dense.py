@@ -49,8 +49,7 @@ def PlainOperands(
 @script(PIECES, default_opset=op)
 def Rows(X: FLOAT) -> FLOAT:
     """Reshape [..., K] to [M, K]."""
-    rows = op.ReduceProd(op.Shape(X, end=-1))
-    return op.Reshape(X, op.Concat(rows, op.Shape(X, start=-1), axis=0), allowzero=1)
+    return op.Flatten(X, axis=-1)
 
 
 @script(PIECES, default_opset=op)
