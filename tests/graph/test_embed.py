@@ -1,4 +1,3 @@
-from operator import attrgetter
 from pathlib import Path
 
 import onnx
@@ -12,6 +11,7 @@ from nmn_export.errors import NmnExportError
 from nmn_export.graph.capture import capture
 from nmn_export.graph.fold import fold
 from nmn_export.layers import YatDense, YatEmbed
+from nmn_export.runtime.arrays import to_numpy, to_torch
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
 from tests.embed_cases import EMBED_CASES, EmbedCase
 from tests.enclosure import assert_between, enclose
@@ -20,15 +20,16 @@ from tests.graph.networks import assert_valid, output_of, runners
 VOCABULARY, FEATURES = 40, 64
 
 
-class Head(nn.Module):
-    """Attends with a query that it is given."""
+class Heads(nn.Module):
+    """Attends with each layer to a query of its own."""
 
-    def __init__(self, embed: YatEmbed) -> None:
+    def __init__(self, layers: list[YatEmbed]) -> None:
         super().__init__()
-        self.embed = embed
+        self.layers = nn.ModuleList(layers)
 
-    def forward(self, query: Tensor) -> Tensor:
-        return self.embed.attend(query)
+    def forward(self, *queries: Tensor) -> tuple[Tensor, ...]:
+        pairs = zip(self.layers, queries, strict=True)
+        return tuple(layer.attend(query) for layer, query in pairs)
 
 
 class LanguageModel(nn.Module):
@@ -60,39 +61,46 @@ def sizes(model: onnx.ModelProto) -> list[tuple[int, ...]]:
     return [tuple(t.dims) for t in model.graph.initializer if len(t.dims) == 2]
 
 
-@pytest.mark.parametrize("case", EMBED_CASES, ids=attrgetter("id"))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_attend_is_one_op_and_near_exact_in_every_runtime(
-    case: EmbedCase, dtype: torch.dtype
-) -> None:
-    layer, query = case.layer(dtype), case.query(dtype)
-    axes = {i: f"n{i}" for i, size in enumerate(case.batch) if size > 1}
-    graph = capture(fold(Head(layer).eval()), {"query": query}, {"query": axes}, 18, False)
-    model = ir.to_proto(graph)
-    assert_valid(model)
-    (node,) = [node for node in model.graph.node if node.domain]
-    assert (node.op_type, node.name) == ("YatDense", "embed.attend")
-    expected = enclose(dtype, case.parts(layer.embedding, query), case.epsilon, case.alpha)
-    for runner in runners(model):
-        y = output_of(runner, query=query)
-        assert y.dtype == dtype
-        assert_between(y, *expected)
-
-
-@pytest.mark.parametrize("id_dtype", [torch.int64, torch.int32], ids=str)
 @pytest.mark.parametrize("spherical", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_attend_is_one_op_and_near_exact_in_every_runtime(
+    dtype: torch.dtype, spherical: bool
+) -> None:
+    cases = [case for case in EMBED_CASES if case.spherical == spherical]
+    layers = [case.layer(dtype) for case in cases]
+    queries = {f"x{i}": case.query(dtype) for i, case in enumerate(cases)}
+    model = ir.to_proto(capture(fold(Heads(layers).eval()), queries, {}, 18, False))
+    assert_valid(model)
+    nodes = [node for node in model.graph.node if node.domain]
+    assert [(node.op_type, node.name) for node in nodes] == [
+        ("YatDense", f"layers.{i}.attend") for i in range(len(cases))
+    ]
+    for runner in runners(model):
+        outputs = runner.run({name: to_numpy(query) for name, query in queries.items()})
+        for case, layer, query, y in zip(
+            cases, layers, queries.values(), outputs.values(), strict=True
+        ):
+            assert to_torch(y).dtype == dtype
+            parts = case.parts(layer.embedding, query)
+            assert_between(to_torch(y), *enclose(dtype, parts, case.epsilon, case.alpha))
+
+
+@pytest.mark.parametrize(
+    ("id_dtype", "dtype", "options"),
+    [
+        (torch.int64, "float32", {}),
+        (torch.int32, "float32", {"spherical": True, "learnable_epsilon": True}),
+        (torch.int32, "float16", {"constant_alpha": True}),
+        (torch.int64, "bfloat16", {"use_alpha": False}),
+    ],
+    ids=str,
+)
 def test_a_tied_head_holds_the_table_once_and_every_layer_passes_its_check(
-    id_dtype: torch.dtype, spherical: bool, dtype: str, tmp_path: Path
+    id_dtype: torch.dtype, dtype: str, options: dict[str, bool], tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    model = LanguageModel(spherical=spherical)
+    model = LanguageModel(**options)
     path = tmp_path / "model.onnx"
-    # A function has one dtype, and a spherical attend is in float32.
-    if spherical and dtype != "float32":
-        with pytest.raises(NmnExportError, match="All YatDense ops of a model must have the same"):
-            exported(model, path, token_ids(2, 3), dtype=dtype)
-        return
     file = exported(model, path, token_ids(2, 3, dtype=id_dtype), dtype=dtype)
     assert sizes(file).count((VOCABULARY, FEATURES)) == 1
     gather = next(node for node in file.graph.node if node.op_type == "Gather")
@@ -109,6 +117,13 @@ def test_a_tied_head_holds_the_table_once_and_every_layer_passes_its_check(
         y, eager = output_of(runtime, ids=ids), folded(ids)
         assert y.shape == (*shape, VOCABULARY)
         torch.testing.assert_close(y, eager, rtol=2e-2 if dtype != "float32" else 1e-4, atol=1e-5)
+
+
+def test_a_spherical_attend_is_in_float32_beside_no_other_dtype(tmp_path: Path) -> None:
+    with pytest.raises(NmnExportError, match="All YatDense ops of a model must have the same"):
+        exported(
+            LanguageModel(spherical=True), tmp_path / "m.onnx", token_ids(2, 3), dtype="float16"
+        )
 
 
 def test_a_file_of_an_embedding_alone(tmp_path: Path) -> None:
@@ -161,8 +176,16 @@ def test_a_head_tied_to_other_layers_is_stored_once(tmp_path: Path) -> None:
         assert sizes(file).count((VOCABULARY, FEATURES)) == 1
 
 
-@pytest.mark.parametrize("query_dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("table_dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("query_dtype", "table_dtype"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.bfloat16, torch.float16),
+        (torch.float16, torch.bfloat16),
+    ],
+    ids=str,
+)
 def test_half_precision_queries_of_any_table(
     query_dtype: torch.dtype, table_dtype: torch.dtype, tmp_path: Path
 ) -> None:
