@@ -3,6 +3,7 @@
 from nmn_export.layers.base import YatLayer
 from nmn_export.layers.conv import YatConv, YatConv1d, YatConv2d, YatConv3d
 from nmn_export.layers.dense import YatDense
+from nmn_export.layers.embed import YatEmbed
 
 YatNMN = NMNLayer = YatDense
 YatConv1D, YatConv2D, YatConv3D = YatConv1d, YatConv2d, YatConv3d
@@ -17,6 +18,7 @@ __all__ = [
     "YatConv3D",
     "YatConv3d",
     "YatDense",
+    "YatEmbed",
     "YatLayer",
     "YatNMN",
 ]

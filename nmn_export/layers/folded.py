@@ -1,9 +1,17 @@
 """ⵟ layers as inference needs them: whatever depends only on parameters is computed once."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+
+def copy_hooks(source: nn.Module, target: nn.Module) -> None:
+    """Let a module that replaces another one have its forward hooks."""
+    for name, hooks in vars(source).items():
+        if name.startswith("_forward_"):
+            setattr(target, name, copy.copy(hooks))
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Folded(nn.Module):
 class Foldable(nn.Module):
     """A layer that is replaced for inference."""
 
-    def fold(self) -> Folded:
+    def fold(self) -> nn.Module:
         """Return the layer as inference needs it, with its parameters computed once.
 
         It may hold modules and tensors of this layer. An export copies the modules.

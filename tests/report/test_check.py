@@ -13,6 +13,7 @@ from nmn_export.graph.file import load
 from nmn_export.graph.fold import fold
 from nmn_export.layers import YatConv1d, YatConv2d, YatConv3d, YatDense
 from nmn_export.ops import OPS
+from nmn_export.report import single_layer
 from nmn_export.report.check import check_engine
 from nmn_export.report.render import comparison_json, comparison_table
 from nmn_export.report.single_layer import LayerOp, near_prototypes
@@ -158,6 +159,27 @@ def test_probes_come_close_to_every_prototype(layer):
     # At a distance of 1 % the ratio is about ‖w‖² / 1e-4.
     w_sq = folded.weight.double().flatten(1).square().sum(1)
     assert (largest > 1e3 * w_sq).all()
+
+
+def test_probes_of_a_vocabulary_are_close_to_evenly_chosen_prototypes(monkeypatch):
+    monkeypatch.setattr(single_layer, "LARGEST_OUTPUT", 3 * 100 * 10)
+    folded = fold(torch.nn.Sequential(YatDense(64, 100)))[0]
+    x = near_prototypes(folded, 0)
+    assert len(x) == 3 * 10
+    closest = torch.cdist(x, folded.weight).argmin(1)
+    assert closest.tolist() == 3 * list(range(0, 100, 10))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "param_dtype"), [(torch.float16, torch.float32), (torch.float32, torch.float16)]
+)
+def test_a_layer_that_stores_its_weights_in_another_dtype(dtype, param_dtype, tmp_path):
+    path = tmp_path / "m.onnx"
+    net = torch.nn.Sequential(YatDense(32, 4, dtype=dtype, param_dtype=param_dtype))
+    export(net, torch.randn(2, 32), path)
+    comparisons = check(path, net)
+    assert {c.subject for c in comparisons} == {"model", "0"}
+    assert not failed(comparisons)
 
 
 def test_reports_are_printed_as_table_and_as_json(small_net, small_file, tmp_path):
