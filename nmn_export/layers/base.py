@@ -166,7 +166,7 @@ class YatLayer(YatScalars):
         """
         if self._bank_key is not None:
             self._KERNEL_BANKS.use(self._bank_key)
-        weight = self.weight[: self.out_count] if self.tie_kernel_bank else self.weight
+        weight = self._filters()
         if drop and self.use_dropconnect:
             weight = F.dropout(weight, self.drop_rate)
         if self.mask is not None or self.weight_normalized:
@@ -177,6 +177,10 @@ class YatLayer(YatScalars):
         if self.weight_normalized:
             weight = weight / (self._filter_norms(weight) + UNIT_NORM_GUARD)
         return weight
+
+    def _filters(self) -> Tensor:
+        """Return the weights of the first `out_count` filters."""
+        return self.weight[: self.out_count]
 
     def _filter_norms(self, weight: Tensor) -> Tensor:
         """Return the norm of each filter, in a shape that broadcasts to the weights."""

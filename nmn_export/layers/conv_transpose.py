@@ -178,6 +178,9 @@ class YatConvTranspose(SpatialLayer):
         padding = {"padding": self.padding, "output_padding": self.output_padding}
         return self._geometry_repr(padding)
 
+    def _filters(self) -> Tensor:
+        return self.weight[:, : self.out_count // self.groups]
+
     def _filter_norms(self, weight: Tensor) -> Tensor:
         """Return the norm of each filter, [C / groups, *K], in the shape of the weights."""
         grouped = (self.groups, self.in_channels // self.groups, *weight.shape[1:])
