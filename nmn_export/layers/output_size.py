@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
+
 from nmn_export.errors import OptionError
 from nmn_export.ops.conv_transpose import output_size as smallest_size
 
@@ -25,7 +27,8 @@ def output_padding_for(
         dilations: One per spatial axis.
 
     Raises:
-        OptionError: The number of sizes is wrong, or a stride cannot lead to one of them.
+        OptionError: The number of sizes is wrong, a stride cannot lead to one of them, or the
+            padding is not constant while a network is traced.
     """
     rank = len(kernel)
     if len(wanted) not in (rank, rank + 2):
@@ -36,6 +39,13 @@ def output_padding_for(
         )
     least = smallest_size(input_shape[2:], kernel, strides, pads, dilations, (0,) * rank)
     padding = tuple(w - n for w, n in zip(wanted[-rank:], least, strict=True))
+    if not all(map(is_concrete_int, padding)):
+        raise OptionError(
+            "output_size must be the same multiple of the input size for all sizes of a dynamic "
+            "axis, because output padding is a constant of a graph",
+            got="an output padding that depends on the size",
+            fix="Do not make that axis dynamic, or set output_padding of the layer instead.",
+        )
     if any(p < 0 or p >= s for p, s in zip(padding, strides, strict=True)):
         most = [n + s - 1 for n, s in zip(least, strides, strict=True)]
         raise OptionError(
