@@ -14,6 +14,7 @@ from nmn_export.report.compare import Comparison, compare
 from nmn_export.report.single_layer import (
     LAYER_INPUT,
     LayerOp,
+    as_called,
     near_prototypes,
     one_node_model,
 )
@@ -84,7 +85,7 @@ def _check_layer(
 ) -> list[Comparison]:
     x = near_prototypes(layer, SEED)
     alone = one_node_model(model, node, x)
-    op = LayerOp(layer)
+    op = LayerOp(as_called(layer, node))
     runtimes: list[Runner] = [OnnxRuntimeRunner(alone, provider), OnnxReferenceRunner(alone)]
     return compare(
         node.name,
