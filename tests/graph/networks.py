@@ -118,6 +118,9 @@ def one_node(
 ) -> onnx.ModelProto:
     """Return a model of one node, the op of a case. Every axis of its input is dynamic.
 
+    Those of a transposed convolution are, except the channels: TensorRT requires it, and an export
+    never makes them dynamic.
+
     Args:
         case: The case.
         dtype: Of all tensors.
@@ -152,10 +155,13 @@ def _without_body(case: Case, dtype: torch.dtype, opset: int) -> ir.Model:
         **PLUGIN_ATTRIBUTES,
     )
     weights = [ir.Tensor(to_numpy(t), name=n) for n, t in (("W", weight), ("B", bias))]
+    sizes: list[int | str] = [f"x{i}" for i in range(x.ndim)]
+    if op == "YatConvTranspose":
+        sizes[1] = x.shape[1]
     graph = helper.make_graph(
         [node],
         case.id,
-        [helper.make_tensor_value_info("X", _ONNX_TYPES[dtype], [f"x{i}" for i in range(x.ndim)])],
+        [helper.make_tensor_value_info("X", _ONNX_TYPES[dtype], sizes)],
         [helper.make_tensor_value_info("Y", _ONNX_TYPES[dtype], [f"y{i}" for i in range(x.ndim)])],
         [ir.serde.serialize_tensor(t) for t in weights],
     )
