@@ -122,9 +122,9 @@ def Spread(X: FLOAT, strides: Sequence[int]) -> FLOAT:
     ones = op.Expand(one, op.Shape(op.Shape(X)))
     tap = op.Expand(op.Constant(value_float=1.0), ones)
     images = op.Concat(op.Shape(X, end=1) * op.Shape(X, start=1, end=2), one, size, axis=0)
-    spread = op.ConvTranspose(op.Reshape(X, images), tap, strides=strides)
-    channels = op.Shape(X, end=2)
-    return op.Reshape(spread, op.Concat(channels, (size - one) * step + one, axis=0))
+    spread = op.ConvTranspose(op.Reshape(X, images, allowzero=1), tap, strides=strides)
+    spread_size = (size - one) * step + one
+    return op.Reshape(spread, op.Concat(op.Shape(X, end=2), spread_size, axis=0), allowzero=1)
 
 
 @script(PIECES, default_opset=op)
@@ -236,9 +236,14 @@ def Interleaved(Y: FLOAT, B: FLOAT, strides: Sequence[int], pads: Sequence[int])
     batch = op.Shape(Y, end=1)
     images = op.Concat(batch * op.Shape(B), op.Shape(phases, end=1), op.Shape(Y, start=2), axis=0)
     whole = op.ConvTranspose(
-        op.Reshape(Y, images), phases, kernel_shape=strides, strides=strides, pads=pads
+        op.Reshape(Y, images, allowzero=1),
+        phases,
+        kernel_shape=strides,
+        strides=strides,
+        pads=pads,
     )
-    return op.Reshape(whole, op.Concat(batch, op.Shape(B), op.Shape(whole, start=2), axis=0))
+    size = op.Concat(batch, op.Shape(B), op.Shape(whole, start=2), axis=0)
+    return op.Reshape(whole, size, allowzero=1)
 
 
 @script(PIECES, default_opset=op)
@@ -247,5 +252,5 @@ def Whole(Y: FLOAT, B: FLOAT, strides: Sequence[int], pads: Sequence[int]) -> FL
     return op.Identity(Y)
 
 
-PARTS = (ByGroup, FilterNorm, PixelNorm, BoxAndPixels, Filters, Surrounded, PhaseFilter, EachPhase)
+PARTS = (ByGroup, FilterNorm, BoxAndPixels, Filters, Surrounded, PhaseFilter, EachPhase)
 """The pieces that the others call, which have no variants."""

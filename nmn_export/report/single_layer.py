@@ -27,6 +27,8 @@ _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose
 COPIES = 3
 """Inputs per prototype of a dense layer, and blocks per axis for a convolution."""
 
+LARGEST_OUTPUT = 2**24
+"""Elements of the output of a dense layer. A vocabulary has more prototypes than can be tried."""
 
 LAYER_INPUT = "x"
 """Name of the input of a single layer, in ONNX and in PyTorch."""
@@ -40,10 +42,11 @@ def near_prototypes(layer: FoldedYat, seed: int) -> Tensor:
         seed: Of the noise.
 
     Returns:
-        For a dense layer [N · 3, K]: every prototype three times, each with other noise. For a
-        convolution [ceil(O / 3^rank), C, *S]: filters side by side in blocks, so that the patch of
-        a block is a filter of each group. A patch of a transposed convolution with stride has zeros
-        at most taps; there it is the part of the filter at the other taps. The dtype is that of the
+        For a dense layer [N · 3, K]: every prototype three times, each with other noise. Only some
+        prototypes are taken if the output would have more than 2²⁴ elements. For a convolution
+        [ceil(O / 3^rank), C, *S]: filters side by side in blocks, so that the patch of a block is a
+        filter of each group. A patch of a transposed convolution with stride has zeros at most
+        taps; there it is the part of the filter at the other taps. The dtype is that of the
         weights.
     """
     torch.manual_seed(seed)
@@ -53,9 +56,16 @@ def near_prototypes(layer: FoldedYat, seed: int) -> Tensor:
     elif isinstance(layer, FoldedYatConvTranspose):
         exact = _tile_blocks(layer)
     else:
-        exact = weight.repeat(COPIES, 1)
+        exact = _some_rows(weight)
     typical = float(weight.norm()) / math.sqrt(weight.numel())
     return (exact + NOISE * typical * torch.randn_like(exact)).to(layer.weight.dtype)
+
+
+def _some_rows(weight: Tensor) -> Tensor:
+    """Return evenly chosen rows, each as often as `COPIES` says."""
+    count = min(len(weight), max(1, LARGEST_OUTPUT // (COPIES * len(weight))))
+    chosen = torch.arange(count) * len(weight) // count
+    return weight[chosen].repeat(COPIES, 1)
 
 
 def _tile_filters(layer: FoldedYatConv) -> Tensor:
@@ -118,6 +128,14 @@ def _tiled(filters: Tensor, group: int, step: Sequence[int], dilations: Sequence
     hot = hot.movedim(-1, 1).repeat(1, group, *[1] * rank)
     transpose: Callable[..., Tensor] = _TRANSPOSED[rank]
     return transpose(hot, filters, None, step, 0, 0, group, dilations)
+
+
+def op_dtype(model: onnx.ModelProto, node: onnx.NodeProto) -> torch.dtype:
+    """Return the dtype of a ⵟ op in a file. The layer may store its weights in another one."""
+    graph, weight = model.graph, node.input[1]
+    dtypes = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    dtypes |= {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    return ir.tensor_adapters.to_torch_dtype(ir.DataType(dtypes[weight]))
 
 
 def one_node_model(model: onnx.ModelProto, node: onnx.NodeProto, x: Tensor) -> onnx.ModelProto:

@@ -23,6 +23,7 @@ from nmn_export.layers import (
 )
 from nmn_export.ops import OPS
 from nmn_export.ops.conv_transpose import filters_of
+from nmn_export.report import single_layer
 from nmn_export.report.check import check_engine
 from nmn_export.report.render import comparison_json, comparison_table
 from nmn_export.report.single_layer import LayerOp, near_prototypes
@@ -230,6 +231,27 @@ def test_an_output_size_of_a_call_is_that_of_its_probe(tmp_path):
     export(model, torch.randn(2, 3, 4, 5), path)
     comparisons = check(path, model)
     assert {c.subject for c in comparisons} == {"model", "up"}
+    assert not failed(comparisons)
+
+
+def test_probes_of_a_vocabulary_are_close_to_evenly_chosen_prototypes(monkeypatch):
+    monkeypatch.setattr(single_layer, "LARGEST_OUTPUT", 3 * 100 * 10)
+    folded = fold(torch.nn.Sequential(YatDense(64, 100)))[0]
+    x = near_prototypes(folded, 0)
+    assert len(x) == 3 * 10
+    closest = torch.cdist(x, folded.weight).argmin(1)
+    assert closest.tolist() == 3 * list(range(0, 100, 10))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "param_dtype"), [(torch.float16, torch.float32), (torch.float32, torch.float16)]
+)
+def test_a_layer_that_stores_its_weights_in_another_dtype(dtype, param_dtype, tmp_path):
+    path = tmp_path / "m.onnx"
+    net = torch.nn.Sequential(YatDense(32, 4, dtype=dtype, param_dtype=param_dtype))
+    export(net, torch.randn(2, 32), path)
+    comparisons = check(path, net)
+    assert {c.subject for c in comparisons} == {"model", "0"}
     assert not failed(comparisons)
 
 
