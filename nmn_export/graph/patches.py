@@ -42,7 +42,9 @@ def PixelNorm(X: FLOAT, channels: INT64, scale: FLOAT, group: int) -> FLOAT:
 
 
 @script(PIECES, default_opset=op)
-def Combine(g: FLOAT, row: FLOAT, column: FLOAT, quarter: FLOAT, bound: FLOAT, group: int) -> FLOAT:
+def Combine(
+    g: FLOAT, row: FLOAT, column: FLOAT, W: FLOAT, quarter: FLOAT, bound: FLOAT, group: int
+) -> FLOAT:
     """Return Y from g [B, O, *S'], row [B, group, *S'] and column [O].
 
     The shape [B, group, O/group, S'] broadcasts the norm of a group over the group's outputs.
