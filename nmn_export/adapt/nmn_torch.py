@@ -6,7 +6,7 @@ kind of layer has its own file, whose `ADAPTERS` are entered in the table here.
 
 from torch import Tensor, nn
 
-from nmn_export.adapt import conv, dense
+from nmn_export.adapt import conv, conv_transpose, dense
 from nmn_export.adapt.adapter import Adapter
 from nmn_export.errors import NmnExportError
 from nmn_export.layers.folded import copy_hooks
@@ -14,19 +14,12 @@ from nmn_export.layers.folded import copy_hooks
 _PACKAGE = "nmn.torch"
 _EXAMPLES = "nmn.torch.examples"
 
-_ADAPTERS: dict[str, Adapter] = dense.ADAPTERS | conv.ADAPTERS
+_ADAPTERS: dict[str, Adapter] = dense.ADAPTERS | conv.ADAPTERS | conv_transpose.ADAPTERS
 """By name of the class."""
 
 _LEFT_ALONE = ("YatEmbed",)
 
-_UPSAMPLE = (
-    "Use nn.Upsample and a YatConv instead, or export this part with torch.onnx.export, "
-    "which writes the layer in standard ops."
-)
 _NO_OP_YET = {
-    "YatConvTranspose1D": _UPSAMPLE,
-    "YatConvTranspose2D": _UPSAMPLE,
-    "YatConvTranspose3D": _UPSAMPLE,
     "MultiHeadYatAttention": "Use nn.MultiheadAttention instead, or export this part with "
     "torch.onnx.export, which writes the layer in standard ops.",
 }

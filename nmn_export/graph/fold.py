@@ -26,7 +26,8 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     layers = [m for m in model.modules() if isinstance(m, Foldable)]
     # A layer may hold others, which have to be folded first. It has more modules than they have.
     for layer in sorted(layers, key=lambda m: len(list(m.modules()))):
-        replacement = _folded(layer)
+        replacement = layer.fold()
+        copy_hooks(layer, replacement)
         memo |= {id(t): t for t in (*replacement.parameters(), *replacement.buffers())}
         memo[id(layer)] = copy.deepcopy(replacement, memo)
     folded: nn.Module = copy.deepcopy(model, memo)
@@ -38,12 +39,6 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
             if isinstance(module, Folded):
                 module.dtype = None
     return folded.eval()
-
-
-def _folded(layer: Foldable) -> nn.Module:
-    folded = layer.fold()
-    copy_hooks(layer, folded)
-    return folded
 
 
 def _share_weights(layers: Iterable[FoldedYat]) -> None:

@@ -16,6 +16,7 @@ from nmn_export.report.single_attention import AttentionOp, is_attention, near_k
 from nmn_export.report.single_layer import (
     LAYER_INPUT,
     LayerOp,
+    as_called,
     near_prototypes,
     one_node_model,
     op_dtype,
@@ -93,7 +94,7 @@ def _check_layer(
         op, kind, inputs = layer, "near keys", near_keys(model, node, layer, SEED)
     else:
         x = near_prototypes(layer, SEED).to(op_dtype(model, node))
-        op, kind, inputs = LayerOp(layer), "near prototypes", {LAYER_INPUT: x}
+        op, kind, inputs = LayerOp(as_called(layer, node)), "near prototypes", {LAYER_INPUT: x}
     alone = one_node_model(model, node, inputs)
     runtimes: list[Runner] = [OnnxRuntimeRunner(alone, provider), OnnxReferenceRunner(alone)]
     arrays = {name: to_numpy(t) for name, t in inputs.items()}

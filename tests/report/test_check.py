@@ -11,7 +11,7 @@ from rich.console import Console
 from nmn_export import NmnExportError, check, export
 from nmn_export.graph.file import load
 from nmn_export.graph.fold import fold
-from nmn_export.layers import YatConv1d, YatConv2d, YatConv3d, YatDense
+from nmn_export.layers import YatConv1d, YatConv2d, YatConv3d, YatConvTranspose2d, YatDense
 from nmn_export.ops import OPS
 from nmn_export.report import single_layer
 from nmn_export.report.check import check_engine
@@ -99,9 +99,10 @@ def test_an_inlined_file_is_checked_as_a_whole(small_net, tmp_path):
     [
         (lambda: YatDense(8, 4), (2, 8), "YatDense"),
         (lambda: YatConv2d(2, 4, 3, padding=1, padding_mode="reflect"), (2, 2, 6, 6), "YatConv"),
+        (lambda: YatConvTranspose2d(2, 4, 4, 2, groups=2), (2, 2, 3, 3), "YatConvTranspose"),
         (lambda: pytest.importorskip("nmn.torch.nmn").YatNMN(8, 4), (2, 8), "YatDense"),
     ],
-    ids=["dense", "conv", "nmn"],
+    ids=["dense", "conv", "conv_transpose", "nmn"],
 )
 def test_a_model_may_be_one_layer(tmp_path, make, shape, subject):
     path, layer = tmp_path / "m.onnx", make()
