@@ -4,33 +4,25 @@ The layers are recognised by the module and name of their class, so `nmn` is nev
 kind of layer has its own file, whose `ADAPTERS` are entered in the table here.
 """
 
-import copy
 import itertools
 from typing import Any
 
 from torch import Tensor, nn
 
-from nmn_export.adapt import attention, conv, dense
+from nmn_export.adapt import attention, conv, conv_transpose, dense
 from nmn_export.adapt.adapter import Adapter
 from nmn_export.errors import NmnExportError
+from nmn_export.layers.folded import copy_hooks
 
 _PACKAGE = "nmn.torch"
 _EXAMPLES = "nmn.torch.examples"
 
-_ADAPTERS: dict[str, Adapter] = dense.ADAPTERS | conv.ADAPTERS | attention.ADAPTERS
+_ADAPTERS: dict[str, Adapter] = (
+    dense.ADAPTERS | conv.ADAPTERS | conv_transpose.ADAPTERS | attention.ADAPTERS
+)
 """By name of the class."""
 
 _LEFT_ALONE = ("YatEmbed",)
-
-_UPSAMPLE = (
-    "Use nn.Upsample and a YatConv instead, or export this part with torch.onnx.export, "
-    "which writes the layer in standard ops."
-)
-_NO_OP_YET = {
-    "YatConvTranspose1D": _UPSAMPLE,
-    "YatConvTranspose2D": _UPSAMPLE,
-    "YatConvTranspose3D": _UPSAMPLE,
-}
 
 _DESCRIPTIONS = {"lazy", "tie_kernel_bank", "kernel_bank_size", "kernel_bank_id", "positive_init"}
 """Attributes that describe how the parameters came about, and do not change the computation."""
@@ -57,12 +49,12 @@ def layer_from_nmn_torch(module: nn.Module, place: str) -> nn.Module | None:
     who = f"{cls.__name__} at '{place}'" if place else f"{cls.__name__}, the model itself"
     _refuse_legacy(module, cls, who)
     if cls.__name__ not in _ADAPTERS:
-        if cls.__name__ not in _NO_OP_YET and not (module._parameters or module._buffers):
+        if not (module._parameters or module._buffers):
             return None  # It only holds other modules, which are visited too.
         raise NmnExportError(
             f"adapt supports {', '.join(_ADAPTERS)} of {_PACKAGE}",
             got=who,
-            fix=_NO_OP_YET.get(cls.__name__, "Replace it by one of these."),
+            fix="Replace it by one of these.",
         )
     adapter = _ADAPTERS[cls.__name__]
     _refuse_unreadable(module, adapter, cls, who)
@@ -81,7 +73,7 @@ def _nmn_class(module: nn.Module) -> type | None:
 
 def _refuse_legacy(module: nn.Module, cls: type, who: str) -> None:
     """Refuse a layer of a release that had another formula under the same names."""
-    known = {name.lower() for name in (*_ADAPTERS, *_NO_OP_YET)}
+    known = {name.lower() for name in _ADAPTERS}
     if cls.__name__.lower() in known and not hasattr(module, "_constant_alpha_value"):
         raise NmnExportError(
             "adapt supports layers of nmn 0.2.24 to 0.3.5; those up to 0.2.6 add the bias after "
@@ -152,9 +144,7 @@ def _build(module: nn.Module, adapter: Adapter, who: str) -> nn.Module:
         ) from error
     for name in adapter.parameters:
         layer.register_parameter(name, module._parameters.get(name))
-    for name, hooks in vars(module).items():
-        if name.startswith("_forward_"):
-            setattr(layer, name, copy.copy(hooks))
+    copy_hooks(module, layer)
     layer.training = module.training
     for name in _DESCRIPTIONS & vars(module).keys():
         setattr(layer, name, getattr(module, name))

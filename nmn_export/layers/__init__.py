@@ -9,10 +9,20 @@ from nmn_export.layers.attention_functions import (
 )
 from nmn_export.layers.base import YatLayer
 from nmn_export.layers.conv import YatConv, YatConv1d, YatConv2d, YatConv3d
+from nmn_export.layers.conv_transpose import (
+    YatConvTranspose,
+    YatConvTranspose1d,
+    YatConvTranspose2d,
+    YatConvTranspose3d,
+)
 from nmn_export.layers.dense import YatDense
+from nmn_export.layers.embed import YatEmbed
 
 YatNMN = NMNLayer = YatDense
 YatConv1D, YatConv2D, YatConv3D = YatConv1d, YatConv2d, YatConv3d
+YatConvTranspose1D = YatConvTranspose1d
+YatConvTranspose2D = YatConvTranspose2d
+YatConvTranspose3D = YatConvTranspose3d
 
 __all__ = [
     "MultiHeadYatAttention",
@@ -24,7 +34,15 @@ __all__ = [
     "YatConv2d",
     "YatConv3D",
     "YatConv3d",
+    "YatConvTranspose",
+    "YatConvTranspose1D",
+    "YatConvTranspose1d",
+    "YatConvTranspose2D",
+    "YatConvTranspose2d",
+    "YatConvTranspose3D",
+    "YatConvTranspose3d",
     "YatDense",
+    "YatEmbed",
     "YatLayer",
     "YatNMN",
     "normalize_qk",

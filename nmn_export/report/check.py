@@ -16,8 +16,10 @@ from nmn_export.report.single_attention import AttentionOp, is_attention, near_k
 from nmn_export.report.single_layer import (
     LAYER_INPUT,
     LayerOp,
+    as_called,
     near_prototypes,
     one_node_model,
+    op_dtype,
 )
 from nmn_export.runtime.arrays import Arrays, to_numpy
 from nmn_export.runtime.inputs import check, check_inputs, draw, draw_inputs
@@ -91,11 +93,8 @@ def _check_layer(
     if isinstance(layer, AttentionOp):
         op, kind, inputs = layer, "near keys", near_keys(model, node, layer, SEED)
     else:
-        op, kind, inputs = (
-            LayerOp(layer),
-            "near prototypes",
-            {LAYER_INPUT: near_prototypes(layer, SEED)},
-        )
+        x = near_prototypes(layer, SEED).to(op_dtype(model, node))
+        op, kind, inputs = LayerOp(as_called(layer, node)), "near prototypes", {LAYER_INPUT: x}
     alone = one_node_model(model, node, inputs)
     runtimes: list[Runner] = [OnnxRuntimeRunner(alone, provider), OnnxReferenceRunner(alone)]
     arrays = {name: to_numpy(t) for name, t in inputs.items()}

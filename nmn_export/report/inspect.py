@@ -11,6 +11,7 @@ from nmn_export.errors import NmnExportError
 from nmn_export.graph.file import METADATA_PREFIX
 from nmn_export.ops import DOMAIN, OPS, PLUGIN_ATTRIBUTES
 from nmn_export.report.op_cost import Shape, op_cost
+from nmn_export.report.single_layer import tensor_types
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,7 @@ class OpReport:
 def inspect_model(model: onnx.ModelProto) -> list[OpReport]:
     """List the ⵟ ops of a model in graph order."""
     graph = _infer_shapes(model)
-    types = {v.name: v.type.tensor_type for v in (*graph.input, *graph.value_info, *graph.output)}
-    types |= {
-        t.name: helper.make_tensor_type_proto(t.data_type, t.dims).tensor_type
-        for t in graph.initializer
-    }
+    types = tensor_types(graph)
     reports = []
     for node in graph.node:
         if node.domain != DOMAIN:

@@ -38,9 +38,10 @@ class OpCost:
 def op_cost(node: onnx.NodeProto, shapes: Mapping[str, Shape], y: Shape) -> OpCost:
     """Return the cost of a node.
 
-    A weight costs two FLOPs per tap of each output element and two per input element for its
-    square. An attention costs two per feature of each score and of each value, and two per element
-    of Q and K; its causal form counts hidden scores, too.
+    A weight costs two FLOPs per tap of each output element, or of each input element in a
+    transposed convolution, and two per input element for its square. An attention costs two per
+    feature of each score and of each value, and two per element of Q and K; its causal form counts
+    hidden scores, too.
 
     Args:
         node: The node.
@@ -62,8 +63,9 @@ def _weighted(node: onnx.NodeProto, shapes: Mapping[str, Shape], y: Shape) -> Op
             fix="Export the file again.",
         )
     inputs, outputs = _elements(shapes["X"]), _elements(y)
-    parameters = math.prod(weight) + math.prod(bias)
-    flops = outputs * (2 * math.prod(weight[1:]) + EPILOGUE_FLOPS) + 2 * inputs
+    taps, parameters = math.prod(weight[1:]), math.prod(weight) + math.prod(bias)
+    multiplied = inputs if node.op_type == "YatConvTranspose" else outputs
+    flops = 2 * multiplied * taps + EPILOGUE_FLOPS * outputs + 2 * inputs
     return OpCost(parameters, flops, inputs + parameters + outputs)
 
 

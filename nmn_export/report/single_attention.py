@@ -3,14 +3,13 @@
 import math
 
 import onnx
-import onnx_ir as ir
 import torch
 from onnx import helper
 from torch import Tensor, nn
 
 from nmn_export.layers.folded_attention import FoldedYatAttention
 from nmn_export.ops import OPS
-from nmn_export.report.single_layer import NOISE
+from nmn_export.report.single_layer import NOISE, op_dtype, tensor_types
 
 OP = "YatAttention"
 
@@ -70,7 +69,8 @@ def near_keys(
         node.
     """
     torch.manual_seed(seed)
-    (heads, features), (key_heads, value_features), dtype = _sizes(model, node)
+    (heads, features), (key_heads, value_features) = _sizes(model, node)
+    dtype = op_dtype(model, node)
     norm, noise = _norm_and_noise(op)
     centre = torch.randn(BATCH, key_heads, 1, features)
     centre *= norm / centre.norm(dim=-1, keepdim=True)
@@ -89,22 +89,14 @@ def near_keys(
     return {name: t.to(dtype) for name, t in inputs.items()}
 
 
-def _sizes(
-    model: onnx.ModelProto, node: onnx.NodeProto
-) -> tuple[tuple[int, int], tuple[int, int], torch.dtype]:
-    """Return (H, D), (G, E) and the dtype of a node. One that is not known is taken as 1."""
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    types = {v.name: v.type.tensor_type for v in (*graph.input, *graph.value_info)}
-    types |= {
-        t.name: helper.make_tensor_type_proto(t.data_type, t.dims).tensor_type
-        for t in graph.initializer
-    }
+def _sizes(model: onnx.ModelProto, node: onnx.NodeProto) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return (H, D) and (G, E) of a node. A size that is not known is taken as 1."""
+    types = tensor_types(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
     q, v = (types[node.input[index]] for index in (0, 2))
     heads, features, groups, value_features = (
         tensor.shape.dim[axis].dim_value or 1 for tensor in (q, v) for axis in (1, 3)
     )
-    dtype = ir.tensor_adapters.to_torch_dtype(ir.DataType(q.elem_type))
-    return (max(heads, groups), features), (groups, value_features), dtype
+    return (max(heads, groups), features), (groups, value_features)
 
 
 def _norm_and_noise(op: AttentionOp) -> tuple[float, float]:
