@@ -1,11 +1,12 @@
 """The ops: the declaration, eager formula, float64 truth and torch op of each."""
 
-from nmn_export.ops import conv, dense
+from nmn_export.ops import conv, conv_transpose, dense
 from nmn_export.ops.conv import exact_yat_conv, yat_conv
+from nmn_export.ops.conv_transpose import exact_yat_conv_transpose, yat_conv_transpose
 from nmn_export.ops.dense import exact_yat_dense, yat_dense
 from nmn_export.ops.spec import DOMAIN, PLUGIN_ATTRIBUTES, VERSION, OpSpec
 
-OPS: dict[str, OpSpec] = {spec.name: spec for spec in (dense.SPEC, conv.SPEC)}
+OPS: dict[str, OpSpec] = {spec.name: spec for spec in (dense.SPEC, conv.SPEC, conv_transpose.SPEC)}
 """Every `ai.nmn` op by its ONNX name."""
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "VERSION",
     "OpSpec",
     "exact_yat_conv",
+    "exact_yat_conv_transpose",
     "exact_yat_dense",
     "yat_conv",
+    "yat_conv_transpose",
     "yat_dense",
 ]

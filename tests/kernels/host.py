@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nmn_export.kernels.ahead_of_time.variant import Variant
 from nmn_export.kernels.ahead_of_time.variants import variants
-from nmn_export.kernels.conv.launch import Geometry
+from nmn_export.kernels.conv.images import Geometry
 from nmn_export.kernels.weights import ALIGNMENT, fold
 from nmn_export.ops.conv import output_size
 
@@ -192,7 +192,7 @@ def conv(
     pixels, norms = pack_pixels(x, group, feat_dim)
     rank = x.ndim - 2
     lead = (1,) * (3 - rank)
-    geometry = Geometry.of(rank, strides, pads, dilations)
+    geometry = Geometry.of("YatConv", rank, strides, pads, dilations)
     kernel = (*lead, *weight.shape[2:])
     sizes = (*lead, *output_size(x.shape[2:], weight.shape[2:], strides, pads, dilations))
     output = x.new_full((len(x), len(weight), *sizes[3 - rank :]), math.nan)
