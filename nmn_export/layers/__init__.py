@@ -2,10 +2,19 @@
 
 from nmn_export.layers.base import YatLayer
 from nmn_export.layers.conv import YatConv, YatConv1d, YatConv2d, YatConv3d
+from nmn_export.layers.conv_transpose import (
+    YatConvTranspose,
+    YatConvTranspose1d,
+    YatConvTranspose2d,
+    YatConvTranspose3d,
+)
 from nmn_export.layers.dense import YatDense
 
 YatNMN = NMNLayer = YatDense
 YatConv1D, YatConv2D, YatConv3D = YatConv1d, YatConv2d, YatConv3d
+YatConvTranspose1D = YatConvTranspose1d
+YatConvTranspose2D = YatConvTranspose2d
+YatConvTranspose3D = YatConvTranspose3d
 
 __all__ = [
     "NMNLayer",
@@ -16,6 +25,13 @@ __all__ = [
     "YatConv2d",
     "YatConv3D",
     "YatConv3d",
+    "YatConvTranspose",
+    "YatConvTranspose1D",
+    "YatConvTranspose1d",
+    "YatConvTranspose2D",
+    "YatConvTranspose2d",
+    "YatConvTranspose3D",
+    "YatConvTranspose3d",
     "YatDense",
     "YatLayer",
     "YatNMN",

@@ -1,9 +1,12 @@
 """ⵟ layers as inference needs them: whatever depends only on parameters is computed once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from nmn_export.layers.output_size import output_padding_for
 
 
 @dataclass(frozen=True)
@@ -11,8 +14,9 @@ class FoldedParameters:
     """The parameters of an op.
 
     Attributes:
-        weight: [O, ...].
+        weight: As the op takes it.
         bias: [O], or `None`.
+        out_count: O, the number of outputs.
         epsilon: ε.
         alpha: α.
         dtype: Inputs and parameters are cast to it. `None` stands for the dtype of the input.
@@ -20,13 +24,35 @@ class FoldedParameters:
 
     weight: Tensor
     bias: Tensor | None
+    out_count: int
     epsilon: float
     alpha: float
     dtype: torch.dtype | None
 
 
-class FoldedYat(nn.Module):
-    """A layer that is one op: weights [O, ...], bias [O] (perhaps zeros), and numbers ε and α."""
+class Folded(nn.Module):
+    """A layer as inference needs it.
+
+    Attributes:
+        dtype: Inputs and parameters are cast to it. `None` stands for the dtype of the input.
+    """
+
+    dtype: torch.dtype | None
+
+
+class Foldable(nn.Module):
+    """A layer that is replaced for inference."""
+
+    def fold(self) -> Folded:
+        """Return the layer as inference needs it, with its parameters computed once.
+
+        It may hold modules and tensors of this layer. An export copies the modules.
+        """
+        raise NotImplementedError
+
+
+class FoldedYat(Folded):
+    """A layer that is one op: weights, a bias [O] (perhaps zeros), and numbers ε and α."""
 
     weight: Tensor
     bias: Tensor
@@ -35,7 +61,7 @@ class FoldedYat(nn.Module):
         super().__init__()
         weight, bias = parameters.weight, parameters.bias
         if bias is None:
-            bias = weight.new_zeros(len(weight))
+            bias = weight.new_zeros(parameters.out_count)
         self.epsilon, self.alpha = parameters.epsilon, parameters.alpha
         self.dtype = parameters.dtype
         self.register_buffer("weight", weight.detach().contiguous())
@@ -44,11 +70,6 @@ class FoldedYat(nn.Module):
     def product(self, x: Tensor) -> Tensor:
         """Apply the op, without the padding that the layer applies to its input."""
         raise NotImplementedError
-
-    def forward(self, x: Tensor, deterministic: bool | None = None) -> Tensor:
-        """Map the input of the layer to its output. `deterministic` has no effect in inference."""
-        del deterministic
-        return self.product(x)
 
     def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return input, weight and bias in the dtype of the layer, or else of the input."""
@@ -62,6 +83,11 @@ class FoldedYatDense(FoldedYat):
     def __init__(self, parameters: FoldedParameters, *, spherical: bool) -> None:
         super().__init__(parameters)
         self.spherical = spherical
+
+    def forward(self, x: Tensor, deterministic: bool | None = None) -> Tensor:
+        """Map the input of the layer to its output. `deterministic` has no effect in inference."""
+        del deterministic
+        return self.product(x)
 
     def product(self, x: Tensor) -> Tensor:
         """Map [..., K] to [..., N]."""
@@ -105,6 +131,55 @@ class FoldedYatConv(FoldedYat):
             self.strides,
             self.pads,
             self.dilations,
+            self.group,
+        )
+        return y
+
+
+class FoldedYatConvTranspose(FoldedYat):
+    """One `nmn::yat_conv_transpose`."""
+
+    def __init__(
+        self,
+        parameters: FoldedParameters,
+        *,
+        strides: tuple[int, ...],
+        pads: tuple[int, ...],
+        dilations: tuple[int, ...],
+        output_padding: tuple[int, ...],
+        group: int,
+    ) -> None:
+        super().__init__(parameters)
+        self.strides = strides
+        self.pads = pads
+        self.dilations = dilations
+        self.output_padding = output_padding
+        self.group = group
+
+    def forward(
+        self,
+        input: Tensor,
+        output_size: Sequence[int] | None = None,
+        deterministic: bool | None = None,
+    ) -> Tensor:
+        """Map the input of the layer to its output. `deterministic` has no effect in inference."""
+        del deterministic
+        if output_size is None:
+            return self.product(input)
+        kernel = self.weight.shape[2:]
+        geometry = (kernel, self.strides, self.pads, self.dilations)
+        return self.product(input, output_padding_for(output_size, input.shape, *geometry))
+
+    def product(self, x: Tensor, output_padding: Sequence[int] | None = None) -> Tensor:
+        """Map [B, C, *S] to [B, O, *S'], with other output padding than the layer's if given."""
+        y: Tensor = torch.ops.nmn.yat_conv_transpose(
+            *self._operands(x),
+            self.epsilon,
+            self.alpha,
+            self.strides,
+            self.pads,
+            self.dilations,
+            self.output_padding if output_padding is None else output_padding,
             self.group,
         )
         return y
