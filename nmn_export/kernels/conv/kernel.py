@@ -30,8 +30,6 @@ def yat_conv_forward_kernel(
 ):  # fmt: skip
     """Compute YatConv. A program computes one tile of patches and filters of one group.
 
-    The norm of a patch is the sum of the norms of its pixels, which are computed beforehand.
-
     The input is [pixels, groups · in_feat_dim], where pixels = batch · depth_dim · height_dim ·
     width_dim. The norms are [pixels, groups]. The last axis of both has stride 1. The weight is
     [PLANES, groups · out_feat_dim, taps, features]; its features are in_feat_dim, padded with

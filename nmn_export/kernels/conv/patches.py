@@ -1,4 +1,8 @@
-"""The ⵟ-product of patches of an image and filters, shared by YatConv and YatConvTranspose."""
+"""Products of patches and filters, and norms of patches, for YatConv and YatConvTranspose.
+
+Arguments: see the table in `nmn_export.kernels`. Depths, heights and widths come in triples, and
+tile-shaped ones have one entry per patch: [BLOCK_SIZE_M].
+"""
 
 import triton
 import triton.language as tl
@@ -61,8 +65,8 @@ def patch_norm(
 ):  # fmt: skip
     """Return the squared norms of patches, float32: sums of the norms of their pixels.
 
-    `norm_pointers` point to the norm of the first pixel of each patch, which lies at
-    (`depth_start`, `height_start`, `width_start`).
+    `norm_pointers` point to the norm of the first pixel of each patch. The other arguments are
+    those of `dot_and_norm`.
     """
     norm = tl.zeros(height_start.shape, tl.float32)
     depth, height, width = 0, 0, 0
@@ -90,7 +94,14 @@ def dot_and_norm(
     PLANES: tl.constexpr, PRECISION: tl.constexpr, HAS_DEPTH: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_SIZE_M: tl.constexpr, BLOCK_SIZE_N: tl.constexpr, BLOCK_SIZE_K: tl.constexpr,
 ):  # fmt: skip
-    """Return the dot products of patches and filters, and the squared norms of the patches."""
+    """Return dot products of patches and filters, and the squared norms of the patches, float32.
+
+    The first pixels of the patches are (`depth_start`, `height_start`, `width_start`) of the images
+    `batch`. Pixels outside of an image are zero. `weight_pointer` points to the first tap of filter
+    0. There are `<axis>_taps` taps along an axis. From one to the next it is `<axis>_dilation`
+    pixels, which may be negative, and `tap_<axis>_stride` elements of the weight. The filters are
+    those from `column_start` on of `group`.
+    """
     first_pixel = (batch * depth_dim + depth_start) * height_dim + height_start
     first_pixel = first_pixel * width_dim + width_start
 
