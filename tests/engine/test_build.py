@@ -16,7 +16,7 @@ from nmn_export.engine.plugin_library import find_plugin_library
 from nmn_export.engine.process.messages import Message, Step
 from nmn_export.engine.record import read_record
 from nmn_export.layers import YatConv2d, YatDense
-from tests.cases import CONV_CASES, DENSE_CASES
+from tests.cases import CONV_CASES, CONV_TRANSPOSE_CASES, DENSE_CASES, ConvTransposeCase
 from tests.engine.conftest import CAPABILITIES
 from tests.graph.networks import one_node
 
@@ -101,14 +101,20 @@ def test_tf32_lets_the_plugin_take_fewer_planes(aether_engine):
     assert fast.engine.bytes < 0.9 * exact.engine.bytes
 
 
-CASES = [pytest.param(c, id=f"{type(c).__name__}-{c.id}") for c in (*DENSE_CASES, *CONV_CASES)]
+CASES = [
+    pytest.param(case, id=f"{type(case).__name__}-{case.id}")
+    for case in (*DENSE_CASES, *CONV_CASES, *CONV_TRANSPOSE_CASES)
+]
 
 
 @pytest.mark.parametrize("case", CASES[::6])
 @pytest.mark.parametrize("plugin", ["require", "off"])
 def test_tensorrt_takes_ops_of_every_kind_both_ways(case, plugin, tmp_path):
-    onnx.save(one_node(case, torch.float16), tmp_path / "m.onnx")
+    model = one_node(case, torch.float16)
     x, *_ = case.arguments(torch.float16)
+    if isinstance(case, ConvTransposeCase):  # whose channels must be fixed for TensorRT's own layer
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = case.channels
+    onnx.save(model, tmp_path / "m.onnx")
     shapes = {"X": tuple(x.shape)}
     built = build(
         tmp_path / "m.onnx",

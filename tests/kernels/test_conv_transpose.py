@@ -187,7 +187,10 @@ GOOD = {
         ({"x": torch.ones(2, 4, 5, 5).double()}, "float16, bfloat16 or float32"),
         ({"x": torch.ones(2, 5, 5, 5)}, "4 dimensions and 4 channels; got shape (2, 5, 5, 5)"),
         ({"x": torch.ones(4, 5, 5)}, "4 dimensions and 4 channels"),
-        ({"pads": (4, 0, 4, 0)}, "an input of which the pads leave an output; got output size (-1"),
+        (
+            {"pads": (4, 0, 4, 0)},
+            "pads that leave at least one pixel of the output; got output size (-1",
+        ),
         ({"x": torch.ones(2, 4, 5, 5, device="meta")}, "prepared for torch.float32 on cpu"),
         ({"weight": torch.ones(4, 2)}, "YatConvTranspose takes filters with one to three spatial"),
         ({"group": 3}, "groups that divide its 4 input channels; got group 3"),

@@ -48,15 +48,15 @@ def yat_conv_forward_kernel(
     height_start = out_pixel // out_width_dim % out_height_dim * height_stride - height_pad
     width_start = out_pixel % out_width_dim * width_stride - width_pad
 
-    tap_width_stride = tl.cdiv(in_feat_dim, BLOCK_SIZE_K) * BLOCK_SIZE_K
-    tap_height_stride = kernel_width * tap_width_stride
+    weight_width_stride = tl.cdiv(in_feat_dim, BLOCK_SIZE_K) * BLOCK_SIZE_K
+    weight_height_stride = kernel_width * weight_width_stride
     dot, norm = dot_and_norm(
         input_pointer, norm_pointer, weight_pointer,
         batch, depth_start, height_start, width_start, group, column_start,
         in_feat_dim, out_feat_dim, depth_dim, height_dim, width_dim,
         kernel_depth, kernel_height, kernel_width,
         depth_dilation, height_dilation, width_dilation,
-        kernel_height * tap_height_stride, tap_height_stride, tap_width_stride,
+        kernel_height * weight_height_stride, weight_height_stride, weight_width_stride,
         input_pixel_stride, norm_pixel_stride, weight_plane_stride, weight_out_feat_stride,
         PLANES, PRECISION, HAS_DEPTH, EVEN, BLOCK_SIZE_M, BLOCK_SIZE_N, BLOCK_SIZE_K,
     )  # fmt: skip

@@ -89,7 +89,7 @@ def dot_and_norm(
     batch, depth_start, height_start, width_start, group, column_start,
     in_feat_dim, out_feat_dim, depth_dim, height_dim, width_dim,
     depth_taps, height_taps, width_taps, depth_dilation, height_dilation, width_dilation,
-    tap_depth_stride, tap_height_stride, tap_width_stride,
+    weight_depth_stride, weight_height_stride, weight_width_stride,
     input_pixel_stride, norm_pixel_stride, weight_plane_stride, weight_out_feat_stride,
     PLANES: tl.constexpr, PRECISION: tl.constexpr, HAS_DEPTH: tl.constexpr, EVEN: tl.constexpr,
     BLOCK_SIZE_M: tl.constexpr, BLOCK_SIZE_N: tl.constexpr, BLOCK_SIZE_K: tl.constexpr,
@@ -99,8 +99,8 @@ def dot_and_norm(
     The first pixels of the patches are (`depth_start`, `height_start`, `width_start`) of the images
     `batch`. Pixels outside of an image are zero. `weight_pointer` points to the first tap of filter
     0. There are `<axis>_taps` taps along an axis. From one to the next it is `<axis>_dilation`
-    pixels, which may be negative, and `tap_<axis>_stride` elements of the weight. The filters are
-    those from `column_start` on of `group`.
+    pixels, which may be negative, and `weight_<axis>_stride` elements. The filters are those from
+    `column_start` on of `group`.
     """
     first_pixel = (batch * depth_dim + depth_start) * height_dim + height_start
     first_pixel = first_pixel * width_dim + width_start
@@ -126,7 +126,11 @@ def dot_and_norm(
             mask &= (feat_offset < in_feat_dim - feat)[None, :]
         offset = (depth_offset * height_dim + height_offset) * width_dim + width_offset
         x = tl.load(input_pointers + (offset * input_pixel_stride + feat), mask=mask, other=0.0)
-        offset = depth * tap_depth_stride + height * tap_height_stride + width * tap_width_stride
+        offset = (
+            depth * weight_depth_stride
+            + height * weight_height_stride
+            + width * weight_width_stride
+        )
         high, middle, low = load_filters(
             weight_pointers + (offset + feat), weight_plane_stride, PLANES
         )

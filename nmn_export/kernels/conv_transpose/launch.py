@@ -63,7 +63,7 @@ def yat_conv_transpose(
     )
     if min(sizes) < 1:
         raise NmnExportError(
-            "YatConvTranspose takes an input of which the pads leave an output",
+            "YatConvTranspose takes pads that leave at least one pixel of the output",
             got=f"output size {tuple(sizes[3 - weights.rank :])}",
             fix="Use smaller pads or a larger input.",
         )
