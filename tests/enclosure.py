@@ -48,7 +48,11 @@ def assert_near_exact(
         bias_in_distance: Whether the program adds the bias before it takes the dot product from
             the norms, so that the distance has no more digits than the bias leaves it.
     """
-    low, exact, high = bounds(y.dtype, case, arguments, bias_in_distance=bias_in_distance)
+    assert_between(y, *bounds(y.dtype, case, arguments, bias_in_distance=bias_in_distance))
+
+
+def assert_between(y: Tensor, low: Tensor, exact: Tensor, high: Tensor) -> None:
+    """Fail unless every element of `y` is between the bounds, which `bounds` or `enclose` gives."""
     assert y.shape == exact.shape
     wrong = ~((low <= y.double()) & (y.double() <= high))
     if wrong.any():
@@ -68,8 +72,18 @@ def bounds(
     bias_in_distance: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the smallest, the exact and the largest output, in float64."""
-    parts = _PARTS[type(case)](arguments)
-    low, high = _interval(dtype, parts, case.epsilon, case.alpha, bias_in_distance)
+    return enclose(dtype, _PARTS[type(case)](arguments), case.epsilon, case.alpha, bias_in_distance)
+
+
+def enclose(
+    dtype: torch.dtype,
+    parts: Parts,
+    epsilon: float,
+    alpha: float,
+    bias_in_distance: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the smallest, the exact and the largest output for given terms, in float64."""
+    low, high = _interval(dtype, parts, epsilon, alpha, bias_in_distance)
     assert (
         ((low <= parts.exact) & (parts.exact <= high))
         .logical_or(parts.exact.abs() > torch.finfo(dtype).max)

@@ -8,7 +8,7 @@ from onnxscript import opset18 as op
 from onnxscript.values import OnnxFunction, Opset
 
 from nmn_export.graph import schema
-from nmn_export.graph.patches import Combine, CombineUngrouped, PixelNorm
+from nmn_export.graph.patches import Combine, PixelNorm, shared_pieces
 from nmn_export.graph.yat import PIECES, ColumnTerm, OpDefinition, Scales
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
@@ -104,17 +104,13 @@ def YatConv(
         group=group,
     )
     w_sq = op.ReduceSumSquare(op.Flatten(w, axis=1), op.Constant(value_ints=[1]), keepdims=0)
-    return Combine(g, row, ColumnTerm(w_sq, b, quarter, bound), quarter, bound, group=group)
+    return Combine(g, row, ColumnTerm(w_sq, b, quarter, bound), W, quarter, bound, group=group)
 
 
 def pieces(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
     """Return the fastest variant of each piece that is right for all nodes, by the piece's name."""
-    ungrouped = all(node.attributes["group"].as_int() == 1 for node in nodes)
-    return {
-        PixelNorm.name: PixelNorm,
-        PatchNorm.name: PooledPatchNorm if all(map(_can_pool, nodes)) else PatchNorm,
-        Combine.name: CombineUngrouped if ungrouped else Combine,
-    }
+    pools = all(map(_can_pool, nodes))
+    return shared_pieces(nodes) | {PatchNorm.name: PooledPatchNorm if pools else PatchNorm}
 
 
 def _can_pool(node: ir.Node) -> bool:

@@ -9,7 +9,7 @@ from onnxscript.values import OnnxFunction, Opset
 
 from nmn_export.graph import schema
 from nmn_export.graph import transposed_patches as patches
-from nmn_export.graph.patches import Combine, CombineUngrouped
+from nmn_export.graph.patches import Combine, shared_pieces
 from nmn_export.graph.transposed_patches import FilterNorm, Interleaved, Products
 from nmn_export.graph.yat import ColumnTerm, OpDefinition, Scales
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
@@ -51,13 +51,12 @@ def YatConvTranspose(
         output_padding=output_padding,
         group=group,
     )
-    y = Combine(g, row, columns, quarter, bound, group=group)
+    y = Combine(g, row, columns, W, quarter, bound, group=group)
     return Interleaved(y, B, strides=strides, pads=pads)
 
 
 def pieces(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
     """Return the fastest variant of each piece that is right for all nodes, by the piece's name."""
-    ungrouped = all(node.attributes["group"].as_int() == 1 for node in nodes)
     strided = any(max(_ints(node, "strides")) > 1 for node in nodes)
     products, joined = patches.Products, patches.Whole
     if not strided or any(map(_is_strided_and_dilated, nodes)):
@@ -65,8 +64,8 @@ def pieces(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
     elif all(map(_has_equal_phases, nodes)):
         products, joined = patches.PhaseProducts, patches.Interleaved
     return {
+        **shared_pieces(nodes),
         **{piece.name: piece for piece in patches.PARTS},
-        Combine.name: CombineUngrouped if ungrouped else Combine,
         Products.name: products,
         patches.Spread.name: patches.Spread if strided else patches.NoSpread,
         Interleaved.name: joined,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
-from nmn_export.layers.folded import Foldable, Folded, FoldedYat
+from nmn_export.layers.folded import Foldable, Folded, FoldedYat, copy_hooks
 
 
 def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
@@ -27,6 +27,7 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     # A layer may hold others, which have to be folded first. It has more modules than they have.
     for layer in sorted(layers, key=lambda m: len(list(m.modules()))):
         replacement = layer.fold()
+        copy_hooks(layer, replacement)
         memo |= {id(t): t for t in (*replacement.parameters(), *replacement.buffers())}
         memo[id(layer)] = copy.deepcopy(replacement, memo)
     folded: nn.Module = copy.deepcopy(model, memo)

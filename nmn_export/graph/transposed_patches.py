@@ -111,24 +111,23 @@ def Surrounded(X: FLOAT, before: INT64, after: INT64) -> FLOAT:
 
 
 @script(PIECES, default_opset=op)
-def Spread(X: FLOAT, strides: Sequence[int]) -> FLOAT:
+def Spread(X: FLOAT, w: FLOAT, strides: Sequence[int]) -> FLOAT:
     """Put `stride - 1` zeros between the pixels of [B, C, *S].
 
     Every channel is an image of its own, which a transposed convolution with one tap spreads.
     """
     one = op.Constant(value_ints=[1])
     size = op.Shape(X, start=2)
-    step = op.Constant(value_ints=strides)
-    ones = op.Expand(one, op.Shape(op.Shape(X)))
-    tap = op.Expand(op.Constant(value_float=1.0), ones)
-    images = op.Concat(op.Shape(X, end=1) * op.Shape(X, start=1, end=2), one, size, axis=0)
-    spread = op.ConvTranspose(op.Reshape(X, images), tap, strides=strides)
-    channels = op.Shape(X, end=2)
-    return op.Reshape(spread, op.Concat(channels, (size - one) * step + one, axis=0))
+    tap = op.Expand(op.Constant(value_float=1.0), op.Expand(one, op.Shape(op.Shape(w))))
+    count = op.Shape(X, end=1) * op.Shape(X, start=1, end=2)
+    images = op.Reshape(X, op.Concat(count, one, size, axis=0), allowzero=1)
+    spread = op.ConvTranspose(images, tap, strides=strides)
+    larger = (size - one) * op.Constant(value_ints=strides) + one
+    return op.Reshape(spread, op.Concat(op.Shape(X, end=2), larger, axis=0), allowzero=1)
 
 
 @script(PIECES, default_opset=op)
-def NoSpread(X: FLOAT, strides: Sequence[int]) -> FLOAT:
+def NoSpread(X: FLOAT, w: FLOAT, strides: Sequence[int]) -> FLOAT:
     """Replace `Spread` if every stride is 1."""
     return op.Identity(X)
 
@@ -148,7 +147,6 @@ def ConvolutionProducts(
     group: int,
 ) -> tuple[FLOAT, FLOAT, FLOAT]:
     """Return the same as a convolution of the pixels with zeros between them."""
-    x = Spread(X, strides=strides)
     taps = op.Constant(value_ints=kernel_shape)
     reach = op.Constant(value_ints=dilations) * (taps - op.Constant(value_int=1))
     removed = op.Reshape(op.Constant(value_ints=pads), op.Constant(value_ints=[2, -1]))
@@ -156,16 +154,16 @@ def ConvolutionProducts(
     before = op.Gather(spare, op.Constant(value_int=0))
     after = op.Gather(spare, op.Constant(value_int=1)) + op.Constant(value_ints=output_padding)
     g = op.Conv(
-        Surrounded(x, before, after),
+        Surrounded(Spread(X, w, strides=strides), before, after),
         Filters(w, group=group),
         b,
         kernel_shape=kernel_shape,
         dilations=dilations,
         group=group,
     )
-    box, pixel_sq = BoxAndPixels(x, w, quarter, group=group)
+    box, pixel_sq = BoxAndPixels(X, w, quarter, group=group)
     row = op.Conv(
-        Surrounded(pixel_sq, before, after),
+        Surrounded(Spread(pixel_sq, w, strides=strides), before, after),
         box,
         kernel_shape=kernel_shape,
         dilations=dilations,
@@ -236,9 +234,14 @@ def Interleaved(Y: FLOAT, B: FLOAT, strides: Sequence[int], pads: Sequence[int])
     batch = op.Shape(Y, end=1)
     images = op.Concat(batch * op.Shape(B), op.Shape(phases, end=1), op.Shape(Y, start=2), axis=0)
     whole = op.ConvTranspose(
-        op.Reshape(Y, images), phases, kernel_shape=strides, strides=strides, pads=pads
+        op.Reshape(Y, images, allowzero=1),
+        phases,
+        kernel_shape=strides,
+        strides=strides,
+        pads=pads,
     )
-    return op.Reshape(whole, op.Concat(batch, op.Shape(B), op.Shape(whole, start=2), axis=0))
+    size = op.Concat(batch, op.Shape(B), op.Shape(whole, start=2), axis=0)
+    return op.Reshape(whole, size, allowzero=1)
 
 
 @script(PIECES, default_opset=op)
@@ -247,5 +250,5 @@ def Whole(Y: FLOAT, B: FLOAT, strides: Sequence[int], pads: Sequence[int]) -> FL
     return op.Identity(Y)
 
 
-PARTS = (ByGroup, FilterNorm, PixelNorm, BoxAndPixels, Filters, Surrounded, PhaseFilter, EachPhase)
+PARTS = (ByGroup, FilterNorm, BoxAndPixels, Filters, Surrounded, PhaseFilter, EachPhase)
 """The pieces that the others call, which have no variants."""

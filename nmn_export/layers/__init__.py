@@ -9,6 +9,7 @@ from nmn_export.layers.conv_transpose import (
     YatConvTranspose3d,
 )
 from nmn_export.layers.dense import YatDense
+from nmn_export.layers.embed import YatEmbed
 
 YatNMN = NMNLayer = YatDense
 YatConv1D, YatConv2D, YatConv3D = YatConv1d, YatConv2d, YatConv3d
@@ -33,6 +34,7 @@ __all__ = [
     "YatConvTranspose3D",
     "YatConvTranspose3d",
     "YatDense",
+    "YatEmbed",
     "YatLayer",
     "YatNMN",
 ]

@@ -152,7 +152,6 @@ class YatLayer(YatScalars):
             return FoldedParameters(
                 weight=self.effective_weight().detach(),
                 bias=self.effective_bias(),
-                out_count=self.out_count,
                 epsilon=float(self.effective_epsilon()),
                 alpha=float(self.effective_alpha()),
                 dtype=self.dtype,

@@ -1,5 +1,6 @@
 """ⵟ layers as inference needs them: whatever depends only on parameters is computed once."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,20 @@ from torch import Tensor, nn
 from nmn_export.layers.output_size import output_padding_for
 
 
+def copy_hooks(source: nn.Module, target: nn.Module) -> None:
+    """Let a module that replaces another one have its forward hooks."""
+    for name, hooks in vars(source).items():
+        if name.startswith("_forward_"):
+            setattr(target, name, copy.copy(hooks))
+
+
 @dataclass(frozen=True)
 class FoldedParameters:
     """The parameters of an op.
 
     Attributes:
-        weight: As the op takes it.
+        weight: [O, ...], unless the op says otherwise.
         bias: [O], or `None`.
-        out_count: O, the number of outputs.
         epsilon: ε.
         alpha: α.
         dtype: Inputs and parameters are cast to it. `None` stands for the dtype of the input.
@@ -24,7 +31,6 @@ class FoldedParameters:
 
     weight: Tensor
     bias: Tensor | None
-    out_count: int
     epsilon: float
     alpha: float
     dtype: torch.dtype | None
@@ -57,11 +63,11 @@ class FoldedYat(Folded):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, parameters: FoldedParameters) -> None:
+    def __init__(self, parameters: FoldedParameters, out_count: int | None = None) -> None:
         super().__init__()
         weight, bias = parameters.weight, parameters.bias
         if bias is None:
-            bias = weight.new_zeros(parameters.out_count)
+            bias = weight.new_zeros(len(weight) if out_count is None else out_count)
         self.epsilon, self.alpha = parameters.epsilon, parameters.alpha
         self.dtype = parameters.dtype
         self.register_buffer("weight", weight.detach().contiguous())
@@ -149,7 +155,7 @@ class FoldedYatConvTranspose(FoldedYat):
         output_padding: tuple[int, ...],
         group: int,
     ) -> None:
-        super().__init__(parameters)
+        super().__init__(parameters, out_count=parameters.weight.shape[1] * group)
         self.strides = strides
         self.pads = pads
         self.dilations = dilations

@@ -14,8 +14,10 @@ from nmn_export.report.compare import Comparison, compare
 from nmn_export.report.single_layer import (
     LAYER_INPUT,
     LayerOp,
+    as_called,
     near_prototypes,
     one_node_model,
+    op_dtype,
 )
 from nmn_export.runtime.arrays import Arrays, to_numpy
 from nmn_export.runtime.inputs import check, check_inputs, draw, draw_inputs
@@ -82,9 +84,9 @@ def check_engine(
 def _check_layer(
     model: onnx.ModelProto, node: onnx.NodeProto, layer: FoldedYat, provider: Provider
 ) -> list[Comparison]:
-    x = near_prototypes(layer, SEED)
+    x = near_prototypes(layer, SEED).to(op_dtype(model, node))
     alone = one_node_model(model, node, x)
-    op = LayerOp(layer)
+    op = LayerOp(as_called(layer, node))
     runtimes: list[Runner] = [OnnxRuntimeRunner(alone, provider), OnnxReferenceRunner(alone)]
     return compare(
         node.name,

@@ -1,44 +1,15 @@
 """The reference evaluator of the onnx package: NumPy, slow, and the definition of the standard."""
 
+import math
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.ops.op_conv_transpose import ConvTranspose as _ConvTranspose
+from onnx.reference.op_run import OpRun
+from onnx.reference.ops import op_conv_transpose
 
 from nmn_export.runtime.arrays import Arrays
-
-
-class ConvTranspose(_ConvTranspose):
-    """The evaluator's transposed convolution, group by group.
-
-    Its own code for groups takes the filters of a group from the axis of outputs, and keeps one
-    output per group (onnx 1.23.2).
-    """
-
-    def _run(  # type: ignore[override]
-        self,
-        X: NDArray[Any],
-        W: NDArray[Any],
-        B: NDArray[Any] | None = None,
-        group: int = 1,
-        **attributes: Any,
-    ) -> tuple[NDArray[Any]]:
-        biases = [None] * group if B is None else np.split(B, group)
-        outputs = []
-        for x, w, b in zip(np.split(X, group, axis=1), np.split(W, group), biases, strict=True):
-            (y,) = super()._run(x, w, b, group=1, **attributes)  # type: ignore[no-untyped-call]
-            outputs.append(y)
-        return (np.concatenate(outputs, axis=1),)
-
-
-class _Evaluator(ReferenceEvaluator):
-    """The evaluator with the op above, also in functions, which it evaluates by its own class."""
-
-    def __init__(self, proto: Any, **options: Any) -> None:
-        super().__init__(proto, new_ops=[ConvTranspose], **options)
 
 
 class OnnxReferenceRunner:
@@ -57,3 +28,35 @@ class OnnxReferenceRunner:
         """Return the outputs by name."""
         values = self._evaluator.run(None, inputs)
         return dict(zip(self._evaluator.output_names, values, strict=True))
+
+
+class Flatten(OpRun):
+    """The standard op. The evaluator's own one fails if the input is empty."""
+
+    def _run(self, x, axis):  # type: ignore[no-untyped-def]
+        sizes = (math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+        return (x.reshape(sizes),)
+
+
+class ConvTranspose(op_conv_transpose.ConvTranspose):
+    """The standard op, group by group.
+
+    The evaluator's own one takes the filters of a group from the axis of outputs, and fails if the
+    batch is empty.
+    """
+
+    def _run(self, X, W, B=None, group=1, **attributes):  # type: ignore[no-untyped-def, override]
+        images = X if len(X) else np.zeros((1, *X.shape[1:]), X.dtype)
+        biases = [None] * group if B is None else np.split(B, group)
+        outputs = []
+        for x, w, b in zip(np.split(images, group, 1), np.split(W, group), biases, strict=True):
+            (y,) = super()._run(x, w, b, group=1, **attributes)  # type: ignore[no-untyped-call]
+            outputs.append(y)
+        return (np.concatenate(outputs, 1)[: len(X)],)
+
+
+class _Evaluator(ReferenceEvaluator):
+    """Uses the ops above in functions, too: the evaluator of one is made by the same class."""
+
+    def __init__(self, model: Any, **options: Any) -> None:
+        super().__init__(model, new_ops=[Flatten, ConvTranspose], **options)

@@ -63,6 +63,18 @@ def output_of(runner: Runner, **inputs: Tensor) -> Tensor:
     return to_torch(y)
 
 
+def assert_empty_gives_empty(runner: Runner, x: Tensor, y: Tensor) -> None:
+    """Fail unless an empty input gives an empty output, for the input `x` of an op and its output.
+
+    Args:
+        runner: Runs a model whose first axis may be empty.
+        x: Input; its first axis is dynamic.
+        y: Its output.
+    """
+    empty = output_of(runner, X=x[:0])
+    assert (empty.shape, empty.dtype) == (y[:0].shape, y.dtype), runner.name
+
+
 def layer_of(case: Case) -> YatLayer:
     """Return a layer with the options and parameters of a case, without padding."""
     _, weight, bias = case.tensors()
@@ -115,23 +127,28 @@ def one_node(
     dtype: torch.dtype = torch.float32,
     opset: int = 18,
     beside: Sequence[Case] = (),
+    fixed: bool = False,
 ) -> onnx.ModelProto:
     """Return a model of one node, the op of a case. Every axis of its input is dynamic.
+
+    Those of a transposed convolution are, except the channels: TensorRT requires it, and an export
+    never makes them dynamic.
 
     Args:
         case: The case.
         dtype: Of all tensors.
         opset: Version of the standard ops.
         beside: Other cases that the body has to support as well.
+        fixed: Make all axes of the input but the first fixed.
     """
-    model = _without_body(case, dtype, opset)
+    model = _without_body(case, dtype, opset, fixed)
     nodes = list(model.graph) + [n for c in beside for n in _without_body(c, dtype, opset).graph]
     body = function(nodes[0].op_type, nodes, opset)
     model.functions[body.identifier()] = body
     return ir.to_proto(model)
 
 
-def _without_body(case: Case, dtype: torch.dtype, opset: int) -> ir.Model:
+def _without_body(case: Case, dtype: torch.dtype, opset: int, fixed: bool = False) -> ir.Model:
     outputs = case.out_features if isinstance(case, DenseCase) else case.out_channels
     x, weight, bias, epsilon, alpha, *rest = full_bias(case.arguments(dtype), outputs)
     if isinstance(case, DenseCase):
@@ -151,11 +168,14 @@ def _without_body(case: Case, dtype: torch.dtype, opset: int) -> ir.Model:
         **attributes,
         **PLUGIN_ATTRIBUTES,
     )
+    sizes: list[int | str] = [size if fixed and i else f"x{i}" for i, size in enumerate(x.shape)]
     weights = [ir.Tensor(to_numpy(t), name=n) for n, t in (("W", weight), ("B", bias))]
+    if op == "YatConvTranspose":
+        sizes[1] = x.shape[1]
     graph = helper.make_graph(
         [node],
         case.id,
-        [helper.make_tensor_value_info("X", _ONNX_TYPES[dtype], [f"x{i}" for i in range(x.ndim)])],
+        [helper.make_tensor_value_info("X", _ONNX_TYPES[dtype], sizes)],
         [helper.make_tensor_value_info("Y", _ONNX_TYPES[dtype], [f"y{i}" for i in range(x.ndim)])],
         [ir.serde.serialize_tensor(t) for t in weights],
     )

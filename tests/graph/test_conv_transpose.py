@@ -13,7 +13,6 @@ from nmn_export.errors import NmnExportError
 from nmn_export.graph.capture import OPSETS, capture
 from nmn_export.graph.fold import fold
 from nmn_export.layers import YatConv2d, YatConvTranspose2d
-from nmn_export.ops import yat_conv_transpose
 from nmn_export.ops.conv_transpose import output_size
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
 from tests.cases import (
@@ -24,6 +23,7 @@ from tests.cases import (
 )
 from tests.enclosure import assert_near_exact
 from tests.graph.networks import (
+    assert_empty_gives_empty,
     assert_one_op_with_its_definition,
     assert_valid,
     folded,
@@ -51,13 +51,15 @@ def test_the_body_is_near_exact_in_every_runtime(
 ) -> None:
     arguments = arguments_of(case, dtype)
     # The variants for this node, for strides of all kinds, and for all cases.
-    for beside in ((), (STRIDED,), CONV_TRANSPOSE_CASES):
-        model = one_node(case, dtype, beside=beside)
+    variants = ({}, {"fixed": True}, {"beside": (STRIDED,)}, {"beside": CONV_TRANSPOSE_CASES})
+    for options in variants:
+        model = one_node(case, dtype, **options)
         assert_valid(model)
         for runner in runners(model):
             y = output_of(runner, X=arguments[0])
             assert y.dtype == dtype
             assert_near_exact(y, case, arguments, bias_in_distance=True)
+            assert_empty_gives_empty(runner, arguments[0], y)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +164,10 @@ def test_any_geometry_is_near_exact_in_onnx_runtime(data: st.DataObject) -> None
     assume(min(output_size(case.size, *geometry)) > 0)
     dtype = data.draw(st.sampled_from(DTYPES), "dtype")
     arguments = arguments_of(case, dtype)
-    y = output_of(OnnxRuntimeRunner(one_node(case, dtype)), X=arguments[0])
+    runner = OnnxRuntimeRunner(one_node(case, dtype))
+    y = output_of(runner, X=arguments[0])
     assert_near_exact(y, case, arguments, bias_in_distance=True)
+    assert_empty_gives_empty(runner, arguments[0], y)
 
 
 @pytest.mark.parametrize(("dtype", "bias"), [(torch.float16, 300), (torch.bfloat16, 1e30)])
@@ -192,17 +196,6 @@ def test_nan_stays_nan_and_in_its_block(dtype: torch.dtype, stride: int) -> None
         assert y[0, :, block].isnan().all(), runner.name
         assert y[0, :, ~block].isfinite().all(), runner.name
         assert y[1].isfinite().all(), runner.name
-
-
-@pytest.mark.parametrize("case_id", ["plain", "group", "upsample", "dilations-and-strides", "3d"])
-@pytest.mark.parametrize("beside", [(), (STRIDED,)], ids=["alone", "beside-another"])
-def test_an_empty_batch_gives_an_empty_result(
-    case_id: str, beside: tuple[ConvTransposeCase, ...]
-) -> None:
-    case = conv_transpose_case(case_id)
-    x, *rest = arguments_of(case)
-    y = output_of(OnnxRuntimeRunner(one_node(case, beside=beside)), X=x[:0])
-    assert y.shape == (0, *yat_conv_transpose(x, *rest).shape[1:])
 
 
 class Decoder(nn.Module):
