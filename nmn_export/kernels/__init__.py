@@ -1,13 +1,14 @@
 """Fused GPU kernels of the ops, in Triton.
 
-Each op is a package, `dense` and `conv`:
+Each op is a package, `dense`, `conv` and `conv_transpose`:
 
     kernel.py       the Triton kernel
     launch.py       input checks, tile choice and launch from PyTorch
     weights.py      preparation of the op's weight; does not import Triton
     variants.py     the kernels that are compiled ahead of time
 
-`conv` also has channels_last.py, which packs an image into pixels. The ops share:
+`conv` also has what it shares with `conv_transpose`: channels_last.py, which packs an image into
+pixels, patches.py, the products of patches and filters, and images.py, the launch. All ops share:
 
     yat.py          the formula, and products of tiles
     load_store.py   loads and stores of tiles
@@ -24,8 +25,8 @@ Arguments of the kernels
 ------------------------
 
 An argument has the same meaning in every kernel. Strides are in elements. "Pointer" arguments are
-to the dtype of the input unless a dtype is given. N is `out_feat_dim` (for YatConv of all groups),
-K is `in_feat_dim`, M is the number of output rows: `batch_dim` or `patch_dim`.
+to the dtype of the input unless a dtype is given. N is `out_feat_dim` (for convolutions of all
+groups), K is `in_feat_dim`, M is the number of output rows: `batch_dim` or `patch_dim`.
 
     input_pointer           the input
     weight_pointer          the planes of the weight, see `weights.Prepared`
@@ -37,15 +38,18 @@ K is `in_feat_dim`, M is the number of output rows: `batch_dim` or `patch_dim`.
     bias_pointer            float32 [N]; read only if HAS_BIAS
     output_pointer          the output
     batch_dim               rows of the input
-    patch_dim               patches: batch · output pixels
-    in_feat_dim             features of an input row; for YatConv channels of one group
-    out_feat_dim            rows of the weight; for YatConv filters of one group
+    patch_dim               patches: batch · output pixels; for YatConvTranspose of a phase
+    in_feat_dim             features of an input row; for convolutions channels of one group
+    out_feat_dim            rows of the weight; for convolutions filters of one group
     <axis>_dim              input size along depth, height or width
     out_<axis>_dim          output size
     kernel_<axis>           filter size, in taps
-    <axis>_stride           pixels from one patch to the next
-    <axis>_pad              zeros before the first pixel
-    <axis>_dilation         pixels from one tap to the next
+    <axis>_stride           pixels from one patch to the next; for YatConvTranspose output pixels
+                            from one input pixel to the next
+    <axis>_pad              zeros before the first pixel; for YatConvTranspose output pixels that
+                            are removed there
+    <axis>_dilation         pixels from one tap to the next; for YatConvTranspose output pixels
+    <axis>_tap_stride       taps from one tap of a phase to the next: stride / gcd(stride, dilation)
     <tensor>_<axis>_stride  stride of a tensor along an axis
     norm_scale              1 / |α|, or 0 if α = 0
     floor                   ε / |α|, the smallest denominator; infinite if α = 0

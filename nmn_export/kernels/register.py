@@ -7,16 +7,18 @@ import torch
 from torch import Tensor
 
 from nmn_export.kernels.conv import launch as conv
+from nmn_export.kernels.conv_transpose import launch as conv_transpose
 from nmn_export.kernels.dense import launch as dense
 from nmn_export.kernels.device import device_of
 from nmn_export.kernels.weights import DTYPES
-from nmn_export.ops import yat_conv, yat_dense
+from nmn_export.ops import yat_conv, yat_conv_transpose, yat_dense
 
 _Implementation = Callable[..., Tensor]
 
 _OPS: tuple[tuple[str, _Implementation, _Implementation], ...] = (
     ("nmn::yat_dense", dense.forward, yat_dense),
     ("nmn::yat_conv", conv.forward, yat_conv),
+    ("nmn::yat_conv_transpose", conv_transpose.forward, yat_conv_transpose),
 )
 """Torch op, its fused implementation, and the eager one with the same arguments."""
 

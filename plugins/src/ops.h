@@ -2,12 +2,14 @@
 #pragma once
 
 #include "conv.h"
+#include "conv_transpose.h"
 #include "dense.h"
 
 namespace nmn::plugin
 {
 
 //! A template with all ops as its arguments.
-template <template <typename...> class Template> using WithAllOps = Template<Dense, Conv>;
+template <template <typename...> class Template>
+using WithAllOps = Template<Dense, Conv, ConvTranspose>;
 
 } // namespace nmn::plugin

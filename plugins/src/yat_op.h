@@ -55,6 +55,12 @@ public:
         nvinfer1::DimsExprs const& weight, bool prepared, nvinfer1::IExprBuilder& builder) const
         = 0;
 
+    //! Rows of the weight: outputs for one position of the input.
+    virtual int64_t rows(IoDescription const& io) const
+    {
+        return io.rows();
+    }
+
     //! The axis of the input whose size is determined by the weight.
     virtual int32_t featureAxis(nvinfer1::Dims const& x) const = 0;
 

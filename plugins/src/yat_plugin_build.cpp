@@ -106,9 +106,9 @@ void YatPlugin::checkIo(
     for (int32_t i = kBIAS; i < nbInputs; ++i)
     {
         nvinfer1::Dims const& dims = inputs[i].dims;
-        if (dims.nbDims != 1 || dims.d[0] != io.rows())
+        if (dims.nbDims != 1 || dims.d[0] != mOp->rows(io))
         {
-            throw refusal("input ", i, " must have a number for each of the ", io.rows(),
+            throw refusal("input ", i, " must have a number for each of the ", mOp->rows(io),
                 " rows of the weight; got ", toString(dims));
         }
     }

@@ -24,6 +24,7 @@ from tests.cases import (
     CONV_TRANSPOSE_CASES,
     DENSE_CASES,
     conv_case,
+    conv_transpose_case,
     dense_case,
     with_dtypes,
 )
@@ -138,13 +139,16 @@ def test_a_spherical_op_has_the_scales_of_its_columns_too():
     torch.testing.assert_close(scale, 1 / (weight.norm(dim=1) + 1e-8))
 
 
-def test_filters_lie_tap_by_tap():
-    case = conv_case("group")
+@pytest.mark.parametrize("case", [conv_case("group"), conv_transpose_case("group")])
+def test_filters_lie_tap_by_tap(case):
     graph = ir.from_proto(one_node(case))
     name_nodes(graph)
     prepare_for_plugin(graph, "bf16x6")
     (node,) = yat_nodes(graph)
     weight = case.tensors()[1]
+    if node.op_type == "YatConvTranspose":
+        halves = [half.transpose(0, 1) for half in weight.chunk(case.group)]
+        weight = torch.cat(halves)
     planes = to_torch(node.inputs[1].const_value.numpy())
     filters, features = weight.shape[:2]
     rows = planes.float().sum(0).reshape(filters, weight[0, 0].numel(), -1)
