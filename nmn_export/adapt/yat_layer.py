@@ -14,16 +14,16 @@ _NORM_SQ_TOLERANCE = 1e-6
 
 
 def shared_options(m: Any) -> dict[str, Any]:
-    """Read what all layers have; 0.2.24 has no constant, softplus or scalar bias, nor learned ε."""
+    """Read what both kinds have. Earlier releases lack all attributes that have a default here."""
     return {
         "bias": m.bias is not None,
         "constant_bias": _constant_bias(m),
         "softplus_bias": getattr(m, "softplus_bias", False),
         "scalar_bias": getattr(m, "scalar_bias", False),
-        "constant_alpha": m._constant_alpha_value,
+        "constant_alpha": getattr(m, "_constant_alpha_value", None),
         "epsilon": m.epsilon,
         "learnable_epsilon": getattr(m, "epsilon_param", None) is not None,
-        "weight_normalized": m.weight_normalized,
+        "weight_normalized": getattr(m, "weight_normalized", False),
         # The parameters are replaced later, so they need no memory and no random numbers.
         "device": "meta",
     }
