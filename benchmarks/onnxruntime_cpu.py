@@ -23,8 +23,9 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
+from benchmarks.attention_twins import AttentionOnly
 from benchmarks.contestants import NAMES, contestants
-from nmn_export.layers import YatConv2d, YatDense
+from nmn_export.layers import MultiHeadYatAttention, YatConv2d, YatDense
 from nmn_export.models import aether_resnet18
 from nmn_export.report.machine import machine
 from nmn_export.report.timing import sample, spread, timing
@@ -59,6 +60,10 @@ def _dense(in_features: int, out_features: int) -> YatDense:
     return YatDense(in_features, out_features, constant_alpha=True)
 
 
+def _attention(**options: bool) -> MultiHeadYatAttention:
+    return MultiHeadYatAttention(768, 12, constant_alpha=True, **options)
+
+
 SUBJECTS = (
     Subject("AetherResNet-18 224² b1", aether_resnet18, (1, 3, 224, 224), 1.08),
     Subject("AetherResNet-18 224² b8", aether_resnet18, (8, 3, 224, 224), 1.08),
@@ -70,6 +75,14 @@ SUBJECTS = (
     Subject("conv 256 3×3 14² b8", partial(_conv, 256), (8, 256, 14, 14)),
     Subject("dense 512→1000 b8", partial(_dense, 512, 1000), (8, 512)),
     Subject("dense 768→3072 b128", partial(_dense, 768, 3072), (128, 768)),
+    Subject("attention 768 L128 b1", _attention, (1, 128, 768), 1.10),
+    Subject("attention 768 L512 b1", _attention, (1, 512, 768), 1.10),
+    Subject("attention 768 L512 b4", _attention, (4, 512, 768), 1.10),
+    Subject("attention 768 L2048 b1", _attention, (1, 2048, 768), 1.10),
+    Subject(
+        "causal attention 768 L512 b1", partial(_attention, is_causal=True), (1, 512, 768), 1.10
+    ),
+    Subject("attention 12×64 alone L512 b1", AttentionOnly, (3, 1, 512, 12, 64)),
 )
 
 
