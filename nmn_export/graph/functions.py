@@ -20,7 +20,7 @@ _OPS = (dense, conv, conv_transpose, attention)
 DEFINITIONS = {op.DEFINITION.body.name: op.DEFINITION for op in _OPS}
 """What each op is in a graph, by its ONNX name."""
 
-_COMMON_PIECES = (yat.Scales, yat.ColumnTerm, yat.Quotient)
+_COMMON_PIECES = (yat.Scales, yat.ColumnTerm, yat.Clamp, yat.Quotient)
 
 _LARGEST = {
     ir.DataType.FLOAT16: torch.finfo(torch.float16).max,
