@@ -17,7 +17,8 @@ from nmn_export.kernels.ahead_of_time.audit import problems, resources
 from nmn_export.kernels.ahead_of_time.variant import Variant
 from nmn_export.kernels.ahead_of_time.variants import variants
 from nmn_export.kernels.conv.launch import FEW_FILTERS
-from nmn_export.kernels.dense.launch import MOST_PARTS, PROGRAMS_PER_PROCESSOR
+from nmn_export.kernels.dense.launch import MOST_PARTS
+from nmn_export.kernels.tile_size import PROGRAMS_PER_PROCESSOR
 from nmn_export.kernels.weights import ALIGNMENT, ALPHA_LIMIT
 from nmn_export.kernels.yat import INTERPRETED
 from nmn_export.ops import OPS
