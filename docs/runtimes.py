@@ -1,4 +1,4 @@
-"""Print which runtimes execute an exported file, and how right they are: the table of the README.
+"""Print which runtimes execute an exported file, and their errors: the table of the README.
 
 Needs this package with its extra `cpu`, and the other runtimes
 (`pip install openvino opencv-python-headless tract`). Why one failed is printed to stderr.
@@ -37,7 +37,7 @@ def onnx_reference(file: Path, x: np.ndarray) -> np.ndarray:
 
 
 def openvino(**options: str) -> Run:
-    """Return what runs a file on the CPU with options of the plugin."""
+    """Return a function that runs a file in OpenVINO on the CPU, with these options."""
 
     def run(file: Path, x: np.ndarray) -> np.ndarray:
         core = import_module("openvino").Core()

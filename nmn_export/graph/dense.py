@@ -20,7 +20,7 @@ def Operands(
 ) -> tuple[FLOAT, FLOAT, FLOAT, FLOAT]:
     """Return X [M, K], κW, α/4 ‖x‖² [M, 1] and ‖κw‖² [N], normalised if the op is spherical.
 
-    A spherical op takes both norms for one, those of zero vectors too.
+    A spherical op uses 1 for both norms, even for zero vectors.
     """
     one = op.Constant(value_float=1.0)
     guard = op.Constant(value_float=1e-8)
@@ -39,7 +39,7 @@ def Operands(
 def PlainOperands(
     rows: FLOAT, W: FLOAT, kappa: FLOAT, quarter: FLOAT, spherical: int
 ) -> tuple[FLOAT, FLOAT, FLOAT, FLOAT]:
-    """Return the same if no node of the model is spherical. X needs no pass then."""
+    """Like `Operands`, for models without spherical nodes. It saves the pass over X."""
     last = op.Constant(value_ints=[1])  # with -1, ONNX Runtime does not reduce an empty batch
     w = W * kappa
     row = op.ReduceSumSquare(rows, last, keepdims=1) * quarter

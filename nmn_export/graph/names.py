@@ -118,7 +118,7 @@ def stem(name: str) -> str:
 
 
 def _body_name(value: ir.Value) -> str:
-    """Return the name of a value in its piece, or what computes it if onnxscript made a name up."""
+    """Return the name of a value in its piece, or its op type if onnxscript generated the name."""
     name, producer = stem(_name(value)), value.producer()
     return producer.op_type if producer and name in {"tmp", "return_val"} else name
 

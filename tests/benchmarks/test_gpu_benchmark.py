@@ -211,7 +211,7 @@ def test_without_a_gpu_it_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("this machine has a GPU, so its absence cannot be tested")
     with pytest.raises(SystemExit) as caught:
         gpu.main(["--out", str(tmp_path)])
     assert caught.value.code == 2

@@ -218,7 +218,7 @@ def test_state_dict_has_the_names_of_upstream() -> None:
 
 
 @drawn(YatConv2d)
-def test_a_layer_is_its_fold(options: dict[str, object]) -> None:
+def test_a_folded_layer_computes_the_same(options: dict[str, object]) -> None:
     y = shuffle(YatConv2d(IN, OUT, **options))
     assert_folds_to_itself(y, x())
 

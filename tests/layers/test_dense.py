@@ -210,7 +210,7 @@ def test_state_dict_has_the_names_of_upstream() -> None:
 
 
 @drawn(YatDense)
-def test_a_layer_is_its_fold(options: dict[str, object]) -> None:
+def test_a_folded_layer_computes_the_same(options: dict[str, object]) -> None:
     y = shuffle(YatDense(IN, OUT, **options))
     assert_folds_to_itself(y, x(3))
 

@@ -75,11 +75,11 @@ def test_engines_are_known_by_their_suffix(tmp_path):
     assert not is_engine(tmp_path / "m.onnx")
 
 
-def test_first_the_file_has_to_be_there(tmp_path):
+def test_a_missing_engine_is_reported(tmp_path):
     assert "An engine is a file; got no file" in refusal(tmp_path / "no.engine")
 
 
-def test_then_it_has_to_be_as_it_was_built(engine):
+def test_a_changed_engine_is_reported(engine):
     content = bytearray(engine.read_bytes())
     content[len(content) // 2] ^= 1
     engine.write_bytes(content)
@@ -88,13 +88,13 @@ def test_then_it_has_to_be_as_it_was_built(engine):
     assert "1000 bytes, whose hash differs from that" in refusal(engine)
 
 
-def test_and_its_record_has_to_be_one(engine):
+def test_an_invalid_record_is_reported(engine):
     record_path(engine).write_text("{")
     assert "must be JSON of format 1" in refusal(engine)
 
 
 @needs_no_gpu
-def test_then_there_has_to_be_a_gpu(engine, monkeypatch):
+def test_a_missing_gpu_is_reported(engine, monkeypatch):
     # The GPU is checked before TensorRT: without both, the missing GPU is reported.
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     reported = refusal(engine)
@@ -104,19 +104,19 @@ def test_then_there_has_to_be_a_gpu(engine, monkeypatch):
 
 
 @needs_no_gpu
-def test_without_a_record_the_gpu_is_asked_for_all_the_same(engine):
+def test_without_a_record_a_missing_gpu_is_reported(engine):
     record_path(engine).unlink()
     assert "needs a machine with an NVIDIA GPU" in refusal(engine)
 
 
-def test_then_the_gpu_that_was_named(engine, pretended_gpu):
+def test_an_invalid_device_number_is_reported(engine, pretended_gpu):
     assert "numbered from 0 to 0; got 1" in refusal(engine, device=1)
 
 
 @pytest.mark.parametrize(
     ("package", "extra"), [("tensorrt", "[tensorrt]"), ("tensorrt_rtx", "[tensorrt-rtx]")]
 )
-def test_then_the_package_that_built_it(engine, pretended_gpu, monkeypatch, package, extra):
+def test_a_missing_tensorrt_package_is_reported(engine, pretended_gpu, monkeypatch, package, extra):
     edit_record(engine, tensorrt_package=package, tensorrt="10.3")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     reported = refusal(engine)
@@ -124,13 +124,13 @@ def test_then_the_package_that_built_it(engine, pretended_gpu, monkeypatch, pack
     assert f"pip install 'nmn-export{extra}'" in reported
 
 
-def test_without_a_record_either_package_will_do(engine, pretended_gpu, monkeypatch):
+def test_without_a_record_both_packages_are_suggested(engine, pretended_gpu, monkeypatch):
     record_path(engine).unlink()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "needs the package tensorrt or tensorrt_rtx; got no such package" in refusal(engine)
 
 
-def test_then_the_version_that_built_it(engine, pretended_gpu):
+def test_another_version_of_tensorrt_is_reported(engine, pretended_gpu):
     edit_record(engine, tensorrt="1.6.0.1")
     reported = refusal(engine)
     assert "in the version of TensorRT that built it; got tensorrt_rtx 1.7" in reported
