@@ -1,6 +1,6 @@
 """YatAttention from PyTorch: input checks, choice of tile and of the parts of keys, launch."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ def yat_attention(
     _check(q, k, v, mask, key_lengths)
     precision = precision_for(q.dtype, precision)
     q, k, v = (_with_features_in_a_row(t.to(q.dtype)) for t in (q, k, v))
-    sizes = Sizes.of(q, k, v)
+    sizes = Sizes.of(q, v)
     output = q.new_empty(*q.shape[:3], v.shape[3])
     if output.numel():
         plain = mask is None and options.are_plain
@@ -163,7 +163,7 @@ def _with_features_in_a_row(tensor: Tensor) -> Tensor:
 
 def _key_norms(k: Tensor, norms: Tensor, *, truncate: bool) -> Tensor:
     """Write ‖k‖² to `norms`, in the order in which keys are in memory; return it as [B, G, Lk]."""
-    order = sorted(range(3), key=lambda axis: -k.stride(axis))
+    order = sorted(range(3), key=k.stride, reverse=True)
     ordered = k.permute(*order, 3)
     row_norms(ordered.flatten(0, 2), norms, truncate=truncate)
     inverse = [order.index(axis) for axis in range(3)]

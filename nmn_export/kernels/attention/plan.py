@@ -1,14 +1,14 @@
 """Sizes of YatAttention, the choice of tile and parts for them, and the scratch memory."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import triton
 from torch import Tensor
 
 from nmn_export.kernels.device import Device
-from nmn_export.kernels.tile_size import FEW_ROWS, PROGRAMS_PER_PROCESSOR, Tile
+from nmn_export.kernels.tile_size import PROGRAMS_PER_PROCESSOR, Tile
 from nmn_export.kernels.weights import Float32Precision
 
 MOST_FEATURES = 256
@@ -17,11 +17,17 @@ MOST_FEATURES = 256
 FEWEST_FEATURES = 16
 """Features of the smallest tile: the least that a product of tiles sums over."""
 
+FILLING = 4
+"""Part of the multiprocessors (one of so many) whose use is better than splitting the keys."""
+
 MOST_KEY_PARTS = 64
 """Maximum number of parts of the keys. One program reads the results of all parts of a tile."""
 
 BLOCKS_PER_PART = 2
 """Minimum number of blocks of keys of a part."""
+
+_FLOAT32_K = {"bf16x6": 32, "bf16x3": 32, "tf32": 32, "ieee": 16}
+"""Features per step by the precision of float32 products."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,12 @@ class Sizes:
     value_feat_dim: int
 
     @classmethod
-    def of(cls, q: Tensor, k: Tensor, v: Tensor) -> "Sizes":
+    def of(cls, q: Tensor, v: Tensor) -> "Sizes":
         """Return the sizes of checked inputs."""
-        group = q.shape[1] // max(1, k.shape[1])
-        return cls(*k.shape[:2], group, q.shape[2], k.shape[2], q.shape[3], v.shape[3])
+        batch, heads, queries, feat_dim = q.shape
+        key_heads, keys, value_feat_dim = v.shape[1:]
+        group = heads // key_heads
+        return cls(batch, key_heads, group, queries, keys, feat_dim, value_feat_dim)
 
     @property
     def rows(self) -> int:
@@ -59,7 +67,7 @@ class Sizes:
 
     def tiles(self, tile: Tile) -> int:
         """Return the number of tiles."""
-        return self.batch * self.key_heads * triton.cdiv(self.rows, tile.m)
+        return self.batch * self.key_heads * -(-self.rows // tile.m)
 
 
 @dataclass(frozen=True)
@@ -108,51 +116,60 @@ def attention_tile(
     """Return the tile for many rows.
 
     Args:
-        features: The larger number of features of a tile, of keys or of values.
+        features: The features of a tile: of keys or of values, whichever has more.
         precision: How float32 products are computed.
         itemsize: Bytes of an element.
         capability: Compute capability of the GPU, times ten.
-        plain: Whether there is neither a mask nor another option, all of which cost registers.
+        plain: Whether there is neither a mask nor another option. They need registers.
     """
     if itemsize == 4:
-        # The parts of split operands fill the registers, so that all features at once do not fit.
-        m = 64 if features <= 64 or (plain and features <= 128) else 32
-        k = 16 if precision == "ieee" else 32
-        return Tile(m, 32, k, warps=8, stages=2)
+        # wgmma reads its right operand from shared memory, which leaves registers for more rows.
+        has_room = capability == 90 and features <= (128 if plain else 64)
+        return _float32_tile(64 if has_room else 32, features, precision)
     if features > 128:
         return Tile(64, 32, features, warps=8, stages=2)
     if features > 64:
-        return Tile(128 if plain else 64, 64, features, warps=8, stages=2)
+        m, n = (128, 64) if plain else (64, 32)
+        return Tile(m, n, features, warps=8, stages=2)
     if not plain:
         return Tile(64, 64, features, warps=4, stages=3)
-    # Four warps leave room for a second program on an SM. Without wgmma they would spill.
+    # With wgmma, four warps leave room for a second program on an SM. Without it they would spill.
     return Tile(128, 64, features, warps=4 if capability == 90 else 8, stages=3)
 
 
-def split_tile(rows: int, features: int, precision: Float32Precision, itemsize: int) -> Tile:
-    """Return the tile for `rows` rows that are too few to fill the GPU without parts of the keys."""
-    m = min(FEW_ROWS, max(16, int(triton.next_power_of_2(rows))))
+def unaligned_tile(features: int, precision: Float32Precision, itemsize: int) -> Tile:
+    """Return the tile for rows that are copied element by element, which needs registers."""
     if itemsize == 4:
-        m = min(m, 64 if features <= 64 else 32)
-        return Tile(m, 32, 16 if precision == "ieee" else 32, warps=8, stages=2)
-    n = 32 if features > 128 else 64
-    return Tile(m, n, features, warps=4 if m <= 16 else 8, stages=2)
+        return _float32_tile(32, features, precision)
+    return Tile(64 if features <= 64 else 32, 32, features, warps=8, stages=2)
+
+
+def split_tile(features: int, precision: Float32Precision, itemsize: int) -> Tile:
+    """Return the tile for rows that are too few to fill the GPU unless the keys are split."""
+    warps = 8 if features > 128 else 4
+    if itemsize == 4:
+        return Tile(16, 32, _FLOAT32_K[precision], warps, stages=2)
+    n, stages = (64, 3) if features <= 64 else (64, 2) if features <= 128 else (32, 2)
+    return Tile(16, n, features, warps, stages)
+
+
+def _float32_tile(m: int, features: int, precision: Float32Precision) -> Tile:
+    """Return a tile whose features are taken in steps: their planes do not fit the registers."""
+    return Tile(m, 16 if features > 128 else 32, _FLOAT32_K[precision], warps=8, stages=2)
 
 
 def plan_attention(
-    sizes: Sizes,
-    dtype: torch.dtype,
-    precision: Float32Precision,
-    plain: bool,
-    device: Device,
+    sizes: Sizes, dtype: torch.dtype, precision: Float32Precision, plain: bool, device: Device
 ) -> AttentionPlan:
-    """Choose a plan: one program per tile if the tiles fill the GPU, else parts of the keys."""
+    """Choose a plan: one program per tile if they fill a quarter of the GPU, else parts of keys.
+
+    The tiles for parts have fewer rows, so that keys are read more often.
+    """
     features = block_features(max(sizes.feat_dim, sizes.value_feat_dim))
     tile = attention_tile(features, precision, dtype.itemsize, device.capability, plain=plain)
-    if sizes.tiles(tile) >= device.processors:
+    if FILLING * sizes.tiles(tile) >= device.processors:
         return AttentionPlan(tile)
-    tile = split_tile(sizes.rows, features, precision, dtype.itemsize)
+    tile = split_tile(features, precision, dtype.itemsize)
     wanted = triton.cdiv(PROGRAMS_PER_PROCESSOR * device.processors, sizes.tiles(tile))
     most = triton.cdiv(sizes.keys, BLOCKS_PER_PART * tile.n)
-    parts = max(1, min(wanted, most, MOST_KEY_PARTS))
-    return AttentionPlan(tile, parts, split=True)
+    return AttentionPlan(tile, max(1, min(wanted, most, MOST_KEY_PARTS)), split=True)
