@@ -46,7 +46,11 @@ def assert_near_exact(
         bias_in_distance: Whether the program adds the bias before it takes the dot product from
             the norms, so that the distance has no more digits than the bias leaves it.
     """
-    low, exact, high = bounds(y.dtype, case, arguments, bias_in_distance=bias_in_distance)
+    assert_within(y, *bounds(y.dtype, case, arguments, bias_in_distance=bias_in_distance))
+
+
+def assert_within(y: Tensor, low: Tensor, exact: Tensor, high: Tensor) -> None:
+    """Fail unless every element of `y` is in its interval."""
     assert y.shape == exact.shape
     wrong = ~((low <= y.double()) & (y.double() <= high))
     if wrong.any():
@@ -67,7 +71,7 @@ def bounds(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the smallest, the exact and the largest output, in float64."""
     parts = _dense_parts(arguments) if isinstance(case, DenseCase) else _conv_parts(arguments)
-    low, high = _interval(dtype, parts, case.epsilon, case.alpha, bias_in_distance)
+    low, high = interval(dtype, parts, case.epsilon, case.alpha, bias_in_distance)
     assert (
         ((low <= parts.exact) & (parts.exact <= high))
         .logical_or(parts.exact.abs() > torch.finfo(dtype).max)
@@ -76,9 +80,10 @@ def bounds(
     return low, parts.exact, high
 
 
-def _interval(
-    dtype: torch.dtype, parts: Parts, epsilon: float, alpha: float, bias_in_distance: bool
+def interval(
+    dtype: torch.dtype, parts: Parts, epsilon: float, alpha: float, bias_in_distance: bool = False
 ) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest ⵟ-product that rounding can explain."""
     u = UNITS * torch.finfo(compute_dtype(dtype)).eps
     norms = parts.x_sq + parts.w_sq
     bias = torch.as_tensor(parts.bias).abs()

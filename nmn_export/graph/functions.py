@@ -12,10 +12,10 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from nmn_export.graph import conv, dense, yat
+from nmn_export.graph import attention, conv, dense, yat
 from nmn_export.graph.names import name_body
 
-DEFINITIONS = {op.body.name: op for op in (dense.DEFINITION, conv.DEFINITION)}
+DEFINITIONS = {op.body.name: op for op in (d.DEFINITION for d in (dense, conv, attention))}
 """What each op is in a graph, by its ONNX name."""
 
 _COMMON_PIECES = (yat.Scales, yat.ColumnTerm, yat.Quotient)

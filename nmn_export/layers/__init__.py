@@ -1,5 +1,12 @@
 """The ⵟ layers that models are written with, under our names and those of the `nmn` package."""
 
+from nmn_export.layers.attention import MultiHeadYatAttention
+from nmn_export.layers.attention_functions import (
+    normalize_qk,
+    yat_attention,
+    yat_attention_normalized,
+    yat_attention_weights,
+)
 from nmn_export.layers.base import YatLayer
 from nmn_export.layers.conv import YatConv, YatConv1d, YatConv2d, YatConv3d
 from nmn_export.layers.dense import YatDense
@@ -8,6 +15,7 @@ YatNMN = NMNLayer = YatDense
 YatConv1D, YatConv2D, YatConv3D = YatConv1d, YatConv2d, YatConv3d
 
 __all__ = [
+    "MultiHeadYatAttention",
     "NMNLayer",
     "YatConv",
     "YatConv1D",
@@ -19,4 +27,8 @@ __all__ = [
     "YatDense",
     "YatLayer",
     "YatNMN",
+    "normalize_qk",
+    "yat_attention",
+    "yat_attention_normalized",
+    "yat_attention_weights",
 ]

@@ -20,7 +20,7 @@ from tests.cases import ConvCase, DenseCase
 
 _CONVS = {1: YatConv1d, 2: YatConv2d, 3: YatConv3d}
 
-_ONNX_TYPES = {
+ONNX_TYPES = {
     torch.float32: TensorProto.FLOAT,
     torch.float16: TensorProto.FLOAT16,
     torch.bfloat16: TensorProto.BFLOAT16,
@@ -135,8 +135,8 @@ def _without_body(case: DenseCase | ConvCase, dtype: torch.dtype, opset: int) ->
     graph = helper.make_graph(
         [node],
         case.id,
-        [helper.make_tensor_value_info("X", _ONNX_TYPES[dtype], [f"x{i}" for i in range(x.ndim)])],
-        [helper.make_tensor_value_info("Y", _ONNX_TYPES[dtype], [f"y{i}" for i in range(x.ndim)])],
+        [helper.make_tensor_value_info("X", ONNX_TYPES[dtype], [f"x{i}" for i in range(x.ndim)])],
+        [helper.make_tensor_value_info("Y", ONNX_TYPES[dtype], [f"y{i}" for i in range(x.ndim)])],
         [ir.serde.serialize_tensor(t) for t in weights],
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)]
