@@ -13,7 +13,7 @@ using nvinfer1::DimensionOperation;
 using nvinfer1::TensorFormat;
 
 Conv::Conv(Attributes const& attributes)
-    : YatOp(attributes), mScaling(attributes.number("epsilon"), attributes.number("alpha")),
+    : WeightedOp(attributes), mScaling(attributes.number("epsilon"), attributes.number("alpha")),
       mKernelShape(attributes.integers("kernel_shape")), mStrides(attributes.integers("strides")),
       mPads(attributes.integers("pads")), mDilations(attributes.integers("dilations")),
       mGroup(attributes.integer("group"))
@@ -95,7 +95,7 @@ nvinfer1::DimsExprs Conv::outputShape(nvinfer1::DimsExprs const& x,
     return y;
 }
 
-int32_t Conv::featureAxis(nvinfer1::Dims const& /*x*/) const
+int32_t Conv::featureAxis(int32_t /*nbAxes*/) const
 {
     return 1;
 }
@@ -122,34 +122,34 @@ TensorFormat Conv::channelsLastFormat(DataType type) const
 
 void Conv::check(IoDescription const& io) const
 {
-    checkRanks(io.x.nbDims, io.weight.nbDims, io.prepared);
+    checkRanks(io.x().nbDims, io.weight().nbDims, io.prepared());
     Problem const problem(*this, io);
-    bool fits = io.x.d[1] % mGroup == 0 && io.rows() % mGroup == 0;
-    if (io.prepared)
+    bool fits = io.x().d[1] % mGroup == 0 && io.rows() % mGroup == 0;
+    if (io.prepared())
     {
-        fits = fits && io.weight.d[2] == problem.weight().rowStride();
+        fits = fits && io.weight().d[2] == problem.weight().rowStride();
     }
     else
     {
-        fits = fits && io.weight.d[1] == problem.features
-               && std::equal(mKernelShape.begin(), mKernelShape.end(), io.weight.d + 2);
+        fits = fits && io.weight().d[1] == problem.features
+               && std::equal(mKernelShape.begin(), mKernelShape.end(), io.weight().d + 2);
     }
     if (!fits || problem.features < 1 || problem.filters < 1)
     {
         throw refusal("YatConv takes channels that its ", mGroup,
             " groups divide, and filters over those of one, of its kernel's shape; got ",
-            toString(io.x), " and ", toString(io.weight));
+            toString(io.x()), " and ", toString(io.weight()));
     }
     if (io.channelsLast && !wantsChannelsLast(io))
     {
         throw refusal(
             "YatConv takes channels last if the channels of a group are a multiple of 16; got ",
-            toString(io.x), " and ", toString(io.weight));
+            toString(io.x()), " and ", toString(io.weight()));
     }
     if (volume(problem.outSize) == 0)
     {
         throw refusal(
-            "YatConv takes an image at least as large as a dilated filter; got ", toString(io.x));
+            "YatConv takes an image at least as large as a dilated filter; got ", toString(io.x()));
     }
     int64_t const channels = problem.group * problem.features;
     checkReach("the input of YatConv", multiply(problem.pixels(), channels));
@@ -158,7 +158,7 @@ void Conv::check(IoDescription const& io) const
     for (int32_t i = 0; i < rank(); ++i)
     {
         checkReach("an axis of YatConv with its pads",
-            io.x.d[2 + i] + mPads[i] + int64_t{mPads[rank() + i]});
+            io.x().d[2 + i] + mPads[i] + int64_t{mPads[rank() + i]});
     }
 }
 

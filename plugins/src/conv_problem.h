@@ -35,15 +35,15 @@ struct Conv::Problem
     Axes kernel;
 
     Problem(Conv const& conv, IoDescription const& io)
-        : batch(io.x.d[0]), group(conv.mGroup), features(io.x.d[1] / conv.mGroup),
+        : batch(io.x().d[0]), group(conv.mGroup), features(io.x().d[1] / conv.mGroup),
           filters(io.rows() / conv.mGroup), size{1, 1, 1}, outSize{1, 1, 1},
           kernel(spread(conv.mKernelShape, conv.rank(), 1))
     {
         int32_t const first = kMOST_AXES - conv.rank();
         for (int32_t i = 0; i < conv.rank(); ++i)
         {
-            int64_t const lastStart = io.x.d[2 + i] + conv.slack(i);
-            size[first + i] = io.x.d[2 + i];
+            int64_t const lastStart = io.x().d[2 + i] + conv.slack(i);
+            size[first + i] = io.x().d[2 + i];
             outSize[first + i] = lastStart < 0 ? 0 : lastStart / conv.mStrides[i] + 1;
         }
     }

@@ -1,6 +1,7 @@
 //! The list of all ops in the library.
 #pragma once
 
+#include "attention.h"
 #include "conv.h"
 #include "dense.h"
 
@@ -8,6 +9,6 @@ namespace nmn::plugin
 {
 
 //! A template with all ops as its arguments.
-template <template <typename...> class Template> using WithAllOps = Template<Dense, Conv>;
+template <template <typename...> class Template> using WithAllOps = Template<Dense, Conv, Attention>;
 
 } // namespace nmn::plugin

@@ -11,7 +11,8 @@ from nmn_export.kernels.conv.weights import prepare_conv
 from nmn_export.kernels.dense.weights import prepare_dense
 from nmn_export.kernels.weights import Prepared
 from nmn_export.runtime.arrays import to_numpy
-from tests.cases import CONV_CASES, DENSE_CASES, ConvCase, DenseCase
+from tests.attention_enclosure import attention_bounds
+from tests.cases import ATTENTION_CASES, CONV_CASES, DENSE_CASES, AttentionCase, ConvCase, DenseCase
 from tests.enclosure import bounds
 
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
@@ -39,10 +40,22 @@ ALIGNED_CASES = (
 )
 """Cases with aligned features, which have faster kernels. The common cases are not aligned."""
 
+ALIGNED_ATTENTION_CASES = (
+    AttentionCase("aligned", queries=70, keys=70, features=64, is_causal=True, batch=1),
+    AttentionCase("aligned-grouped", heads=6, key_heads=2, queries=30, keys=90, features=32),
+    AttentionCase("aligned-mask", mask="heads", queries=20, keys=100, features=128),
+    AttentionCase("aligned-widths", features=16, value_features=208, queries=3, keys=33),
+    AttentionCase("aligned-one-query", queries=1, keys=200, heads=4, key_heads=1, features=64),
+    AttentionCase("aligned-spherical", spherical=True, mask="keys", keys=40, features=48),
+    AttentionCase("aligned-power", power=2.0, is_causal=True, queries=3, keys=300, features=16),
+    AttentionCase("aligned-negative", scale=-0.4, queries=2, keys=260, features=32),
+)
+"""The same of YatAttention, whose inputs are never prepared."""
 
-def write_case(
-    folder: Path, case: DenseCase | ConvCase, dtype: torch.dtype, *, prepared: bool
-) -> None:
+Case = DenseCase | ConvCase | AttentionCase
+
+
+def write_case(folder: Path, case: Case, dtype: torch.dtype, *, prepared: bool = False) -> None:
     """Write a case in the format of plugins/tests/case.h.
 
     Args:
@@ -53,10 +66,12 @@ def write_case(
     """
     folder.mkdir(parents=True)
     arguments = case.arguments(dtype)
-    x, weight, bias = case.tensors(dtype)
-    bias = torch.zeros(len(weight), dtype=dtype) if bias is None else bias.expand(len(weight))
-    low, exact, high = bounds(dtype, case, arguments)
-    inputs = [x, *(_prepared(case, weight, bias) if prepared else (weight, bias))]
+    if isinstance(case, AttentionCase):
+        low, exact, high = attention_bounds(dtype, case, arguments, rounds_weights=True)
+        inputs = _attention_inputs(case, dtype)
+    else:
+        low, exact, high = bounds(dtype, case, arguments)
+        inputs = _weighted_inputs(case, dtype, prepared)
     lines = [*_attributes(case), *(f"input {_describe(t)}" for t in inputs)]
     lines.append(f"output {NAMES[dtype]} {' '.join(map(str, exact.shape))}")
     (folder / "case.txt").write_text("\n".join(lines) + "\n")
@@ -68,7 +83,27 @@ def write_case(
         (folder / f"{name}.bin").write_bytes(rounded.tobytes())
 
 
-def _attributes(case: DenseCase | ConvCase) -> list[str]:
+def _attention_inputs(case: AttentionCase, dtype: torch.dtype) -> list[Tensor]:
+    q, k, v, mask = case.tensors(dtype)
+    mask = torch.zeros(1, dtype=dtype) if mask is None else mask
+    return [q, k, v, mask.reshape((1,) * (4 - mask.ndim) + mask.shape)]
+
+
+def _weighted_inputs(
+    case: DenseCase | ConvCase, dtype: torch.dtype, prepared: bool
+) -> list[Tensor]:
+    x, weight, bias = case.tensors(dtype)
+    bias = torch.zeros(len(weight), dtype=dtype) if bias is None else bias.expand(len(weight))
+    return [x, *(_prepared(case, weight, bias) if prepared else (weight, bias))]
+
+
+def _attributes(case: Case) -> list[str]:
+    if isinstance(case, AttentionCase):
+        numbers = [
+            f"number {n} {getattr(case, n)!r}" for n in ("epsilon", "scale", "power", "guard")
+        ]
+        flags = [f"integers {n} {int(getattr(case, n))}" for n in ("is_causal", "spherical")]
+        return ["op YatAttention", *numbers, *flags]
     numbers = [f"number epsilon {case.epsilon!r}", f"number alpha {case.alpha!r}"]
     if isinstance(case, DenseCase):
         return ["op YatDense", *numbers, f"integers spherical {int(case.spherical)}"]
@@ -106,10 +141,11 @@ def main(folder: Path) -> None:
     The forms of a case have a folder of their own, because run_cases.sh runs each case in its own
     process.
     """
-    for case in (*DENSE_CASES, *CONV_CASES, *ALIGNED_CASES):
-        name = f"{'dense' if isinstance(case, DenseCase) else 'conv'}-{case.id}"
+    attention = (*ATTENTION_CASES, *ALIGNED_ATTENTION_CASES)
+    for case in (*DENSE_CASES, *CONV_CASES, *ALIGNED_CASES, *attention):
+        name = f"{type(case).__name__.removesuffix('Case').lower()}-{case.id}"
         for dtype, dtype_name in NAMES.items():
-            for form in ("raw", "prepared"):
+            for form in ("raw",) if isinstance(case, AttentionCase) else ("raw", "prepared"):
                 place = folder / name / f"{name}-{dtype_name}-{form}"
                 write_case(place, case, dtype, prepared=form == "prepared")
 

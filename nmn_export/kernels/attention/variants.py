@@ -19,7 +19,7 @@ from nmn_export.kernels.weights import PLANES
 
 Family = Literal["plain", "masked", "split", "general"]
 """plain:   softmax of positive scores, with one number added to all of them.
-masked:  the same with a mask that has a number for each key.
+masked:  the same with any mask.
 split:   all options and any mask, for few rows; the keys in parts.
 general: the same for many rows and any number of features.
 """
@@ -90,8 +90,6 @@ def _variant(family: Family, mode: Mode, features: int, tile: Tile) -> Variant:
         unused |= _UNUSED_OPTIONS | {"norm_row_stride": 1}
     if family == "plain":
         unused |= dict.fromkeys(("mask_key_stride", *_strides("mask")), 0)
-    elif family == "masked":
-        unused |= {"mask_key_stride": 1}
     constants |= unused
     aligned = ("feat_dim", "value_feat_dim", *(s for tensor in _TENSORS for s in _strides(tensor)))
     return make_variant(
