@@ -29,7 +29,8 @@ void checkRank(int32_t input, int32_t rank)
 {
     if (rank != kRANK)
     {
-        throw refusal("YatAttention takes inputs of four dimensions; got ", rank, " for input ", input);
+        throw refusal(
+            "YatAttention takes inputs of four dimensions; got ", rank, " for input ", input);
     }
 }
 
@@ -68,7 +69,8 @@ void Attention::checkNbInputs(int32_t nbInputs) const
 {
     if (nbInputs != kNB_ATTENTION_INPUTS)
     {
-        throw refusal("YatAttention takes 4 inputs: queries, keys, values and a mask; got ", nbInputs);
+        throw refusal(
+            "YatAttention takes 4 inputs: queries, keys, values and a mask; got ", nbInputs);
     }
 }
 
@@ -124,9 +126,10 @@ void Attention::checkSizes(IoDescription const& io) const
     {
         checkReach("an input of YatAttention", product(dims, 0, dims.nbDims));
     }
-    checkReach("the output of YatAttention",
-        multiply(product(q, 0, kRANK - 1), problem.valueFeatures));
-    checkReach("the lengths of YatAttention", multiply(problem.queries, problem.group) + problem.keys);
+    checkReach(
+        "the output of YatAttention", multiply(product(q, 0, kRANK - 1), problem.valueFeatures));
+    checkReach(
+        "the lengths of YatAttention", multiply(problem.queries, problem.group) + problem.keys);
 }
 
 } // namespace nmn::plugin

@@ -45,7 +45,8 @@ private:
     bool mIsSpherical;
     float mPower;
     float mGuard;
-    float mMaskScale; //!< Exponents of weights are in this unit: 1 / ln 2, or 1 if there is a power.
+    float
+        mMaskScale; //!< Exponents of weights are in this unit: 1 / ln 2, or 1 if there is a power.
     Scaling mScaling;
 };
 

@@ -38,9 +38,11 @@ bool isAligned(Kernel const& kernel)
     return kernel.needsMultiple(Parameter::feat_dim);
 }
 
+//! Rows of the tile for few rows.
+constexpr int32_t kFEW_ROWS = 16;
+
 bool isForFewRows(Kernel const& kernel)
 {
-    constexpr int32_t kFEW_ROWS = 16;
     return kernel.constant("BLOCK_SIZE_M") <= kFEW_ROWS;
 }
 
@@ -57,7 +59,8 @@ bool isTight(Kernel const& kernel, int64_t features)
     auto const isTighter = [&](Kernel const& other)
     {
         int32_t const size = other.constant("BLOCK_SIZE_FEAT");
-        return other.op == kernel.op && other.type == kernel.type && isAligned(other) == isAligned(kernel)
+        return other.op == kernel.op && other.type == kernel.type
+               && isAligned(other) == isAligned(kernel)
                && other.constant("OPTIONS") == kernel.constant("OPTIONS")
                && hasMask(other) == hasMask(kernel) && features <= size
                && size < kernel.constant("BLOCK_SIZE_FEAT");
@@ -74,8 +77,7 @@ int64_t nbParts(Kernel const& kernel, AttentionProblem const& problem, int32_t p
     }
     int64_t const tiles = problem.tiles(kernel);
     int64_t const wanted = ceilDiv(kPROGRAMS_PER_PROCESSOR * processors, tiles);
-    int64_t const most
-        = ceilDiv(problem.keys, kBLOCKS_PER_PART * kernel.constant("BLOCK_SIZE_N"));
+    int64_t const most = ceilDiv(problem.keys, kBLOCKS_PER_PART * kernel.constant("BLOCK_SIZE_N"));
     int64_t const available = kMOST_SLOTS / tiles;
     return std::max<int64_t>(1, std::min({wanted, most, kMOST_KEY_PARTS, available}));
 }
@@ -99,7 +101,8 @@ struct Scratch
         if (isSplit(kernel))
         {
             int64_t const rows = kernel.constant("BLOCK_SIZE_M");
-            partial = workspace.take<float>(slots * rows * kernel.constant("BLOCK_SIZE_VALUE_FEAT"));
+            partial
+                = workspace.take<float>(slots * rows * kernel.constant("BLOCK_SIZE_VALUE_FEAT"));
             partialSums = workspace.take<float>(slots * rows * 2);
             arrivals = workspace.take<int32_t>(slots > 0 ? tiles : 0);
         }
@@ -107,8 +110,8 @@ struct Scratch
 };
 
 //! Return the arguments of the main kernel except its options. A kernel uses those that it has.
-Arguments argumentsOf(
-    AttentionProblem const& problem, Scratch const& scratch, void const* const* inputs, void* output)
+Arguments argumentsOf(AttentionProblem const& problem, Scratch const& scratch,
+    void const* const* inputs, void* output)
 {
     using P = Parameter;
     auto const narrow = [](int64_t value) { return static_cast<int32_t>(value); };
@@ -128,9 +131,8 @@ Arguments argumentsOf(
     arguments[P::key_dim] = narrow(problem.keys);
     arguments[P::feat_dim] = narrow(problem.features);
     arguments[P::value_feat_dim] = narrow(problem.valueFeatures);
-    auto const setStrides
-        = [&](std::array<TypedParameter<int32_t>, 3> const& strides, int64_t heads, int64_t rows,
-              int64_t features)
+    auto const setStrides = [&](std::array<TypedParameter<int32_t>, 3> const& strides,
+                                int64_t heads, int64_t rows, int64_t features)
     {
         arguments[strides[0]] = narrow(heads * rows * features);
         arguments[strides[1]] = narrow(rows * features);
@@ -163,15 +165,16 @@ bool Attention::takes(Kernel const& kernel, IoDescription const& io) const
     bool const hasOptions = kernel.constant("OPTIONS") != 0;
     int64_t const features = std::max(problem.features, problem.valueFeatures);
     return kernel.type == io.type && features <= kernel.constant("BLOCK_SIZE_FEAT")
-           && isTight(kernel, features) && (isMultiple || !isAligned(kernel)) && (isPlain() || hasOptions)
+           && isTight(kernel, features) && (isMultiple || !isAligned(kernel))
+           && (isPlain() || hasOptions)
            && (hasMask(kernel) || product(problem.mask, 0, problem.mask.nbDims) == 1);
 }
 
 Kernel const& Attention::choose(
     std::vector<Kernel const*> const& candidates, IoDescription const& io, int32_t processors) const
 {
-    // The rule of plan_attention in nmn_export/kernels/attention/plan.py. tests/test_attention.cpp and
-    // tests/kernels/test_attention.py expect the same choices of both.
+    // The rule of plan_attention in nmn_export/kernels/attention/plan.py. tests/test_attention.cpp
+    // and tests/kernels/test_attention.py expect the same choices of both.
     Kernel const* large = nullptr;
     Kernel const* small = nullptr;
     for (Kernel const* const kernel : candidates)
@@ -184,9 +187,13 @@ Kernel const& Attention::choose(
         throw refusal(
             "there is no kernel of YatAttention for queries of ", toString(io.inputs[kQUERIES]));
     }
-    bool const fills
-        = large != nullptr && kFILLING * AttentionProblem(io).tiles(*large) >= processors;
-    return small == nullptr || fills ? *large : *small;
+    if (small == nullptr || large == nullptr)
+    {
+        return small == nullptr ? *large : *small;
+    }
+    AttentionProblem const problem(io);
+    bool const hasManyRows = problem.queries * problem.group > kFEW_ROWS;
+    return hasManyRows && kFILLING * problem.tiles(*large) >= processors ? *large : *small;
 }
 
 Steps Attention::steps(Kernel const& main, IoDescription const& io) const

@@ -47,8 +47,7 @@ struct AttentionProblem
     int64_t tiles(Kernel const& kernel) const
     {
         int64_t const rows = multiply(queries, group);
-        return multiply(
-            multiply(batch, keyHeads), ceilDiv(rows, kernel.constant("BLOCK_SIZE_M")));
+        return multiply(multiply(batch, keyHeads), ceilDiv(rows, kernel.constant("BLOCK_SIZE_M")));
     }
 
     //! Elements of the mask from one to the next along an axis; 0 if it has one for the whole axis.

@@ -73,7 +73,8 @@ bool Dense::wantsChannelsLast(IoDescription const& /*io*/) const
 void Dense::check(IoDescription const& io) const
 {
     checkRanks(io.x().nbDims, io.weight().nbDims, io.prepared());
-    checkFeatures(io.x().d[io.x().nbDims - 1], io.weight().d[io.weight().nbDims - 1], io.prepared());
+    checkFeatures(
+        io.x().d[io.x().nbDims - 1], io.weight().d[io.weight().nbDims - 1], io.prepared());
     DenseProblem const problem(io);
     if (problem.outputs < 1 || problem.features < 1)
     {

@@ -22,7 +22,8 @@ bool IoDescription::operator==(IoDescription const& other) const
     auto const same = [](Dims const& a, Dims const& b)
     { return a.nbDims == b.nbDims && std::equal(a.d, a.d + a.nbDims, b.d); };
     return type == other.type && channelsLast == other.channelsLast
-           && std::equal(inputs.begin(), inputs.end(), other.inputs.begin(), other.inputs.end(), same);
+           && std::equal(
+               inputs.begin(), inputs.end(), other.inputs.begin(), other.inputs.end(), same);
 }
 
 int32_t IoDescription::planes() const

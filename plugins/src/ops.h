@@ -9,6 +9,7 @@ namespace nmn::plugin
 {
 
 //! A template with all ops as its arguments.
-template <template <typename...> class Template> using WithAllOps = Template<Dense, Conv, Attention>;
+template <template <typename...> class Template>
+using WithAllOps = Template<Dense, Conv, Attention>;
 
 } // namespace nmn::plugin

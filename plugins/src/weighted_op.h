@@ -1,5 +1,5 @@
-//! Interface of a ⵟ op of an input, a weight and a bias. The weight is as in ONNX, or was prepared when
-//! the engine was built.
+//! Interface of a ⵟ op of an input, a weight and a bias. The weight is as in ONNX, or was prepared
+//! when the engine was built.
 #pragma once
 
 #include "yat_op.h"

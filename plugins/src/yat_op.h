@@ -52,13 +52,11 @@ public:
 
     //! Return the required type of an input, given that of the first.
     virtual nvinfer1::DataType inputType(
-        int32_t input, nvinfer1::DataType first, int32_t nbInputs) const
-        = 0;
+        int32_t input, nvinfer1::DataType first, int32_t nbInputs) const = 0;
 
     //! Sizes of the output.
     virtual nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const* inputs, int32_t nbInputs,
-        nvinfer1::IExprBuilder& builder) const
-        = 0;
+        nvinfer1::IExprBuilder& builder) const = 0;
 
     //! Whether the size of an input along an axis may vary within a profile.
     virtual bool mayVary(int32_t input, int32_t axis, int32_t nbAxes) const = 0;

@@ -49,8 +49,9 @@ void checkFixedSizes(YatOp const& op, DynamicPluginTensorDesc const* inputs, int
         {
             if (!op.mayVary(i, axis, nbAxes) && inputs[i].min.d[axis] != inputs[i].max.d[axis])
             {
-                throw refusal("axis ", axis, " of input ", i, " must not vary within a profile; got ",
-                    toString(inputs[i].min), " to ", toString(inputs[i].max));
+                throw refusal("axis ", axis, " of input ", i,
+                    " must not vary within a profile; got ", toString(inputs[i].min), " to ",
+                    toString(inputs[i].max));
             }
         }
     }
@@ -80,8 +81,9 @@ int32_t YatPlugin::getOutputDataTypes(DataType* outputTypes, int32_t nbOutputs,
                 DataType const wanted = mOp->inputType(i, inputTypes[0], nbInputs);
                 if (!isSupported(inputTypes[0]) || inputTypes[i] != wanted)
                 {
-                    throw refusal("inputs must be float32, float16 or bfloat16, and all of the first"
-                                  " input's type unless they are prepared; got type number ",
+                    throw refusal(
+                        "inputs must be float32, float16 or bfloat16, and those that are not"
+                        " prepared of the input's type; got type number ",
                         static_cast<int32_t>(inputTypes[i]), " for input ", i);
                 }
             }

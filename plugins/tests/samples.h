@@ -36,8 +36,8 @@ inline Fields attentionFields(int32_t isCausal = 0, int32_t spherical = 0, float
     return fields;
 }
 
-inline std::vector<Tensor> attention(nvinfer1::DataType type, Sizes const& q, Sizes const& k,
-    Sizes const& mask = {1, 1, 1, 1})
+inline std::vector<Tensor> attention(
+    nvinfer1::DataType type, Sizes const& q, Sizes const& k, Sizes const& mask = {1, 1, 1, 1})
 {
     return {{type, q}, {type, k}, {type, k}, {type, mask}};
 }

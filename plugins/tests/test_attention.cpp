@@ -82,11 +82,11 @@ void testTactics(Library& library, Report& report)
     isFirst(firstOf({8, 12, 1024, 48}, {8, 12, 1024, 48}), "plain_64");
     isFirst(firstOf({8, 12, 1024, 200}, {8, 12, 1024, 200}), "general_256");
     Plugin spherical = make(library, attentionFields(0, 1));
-    auto const tactics = tacticsOf(
-        spherical, attention(DataType::kHALF, {8, 12, 1024, 64}, {8, 12, 1024, 64}));
+    auto const tactics
+        = tacticsOf(spherical, attention(DataType::kHALF, {8, 12, 1024, 64}, {8, 12, 1024, 64}));
     isFirst(tactics[0], "general_64");
-    report.check(std::none_of(tactics.begin(), tactics.end(),
-                     [](int32_t tactic) { return tactic == tacticOf("yat_attention_fp16_plain_64"); }),
+    report.check(std::none_of(tactics.begin(), tactics.end(), [](int32_t tactic)
+                     { return tactic == tacticOf("yat_attention_fp16_plain_64"); }),
         "a kernel without options is no tactic of a spherical op");
     for (auto const& fields : {attentionFields(0, 0, 2.F), attentionFields(0, 0, 0.F, -1.F)})
     {
@@ -102,8 +102,8 @@ void testWorkspace(Library& library, Report& report)
     Plugin plugin = make(library);
     auto const sizeOf = [&](int64_t length, Sizes const& mask)
     {
-        auto const tensors = described(
-            attention(DataType::kHALF, {2, 4, length, 64}, {2, 4, length, 64}, mask));
+        auto const tensors
+            = described(attention(DataType::kHALF, {2, 4, length, 64}, {2, 4, length, 64}, mask));
         return plugin.build->getWorkspaceSize(tensors.data(), kNB_INPUTS, &tensors[kNB_INPUTS], 1);
     };
     size_t const norms = 2 * 4 * sizeof(float);

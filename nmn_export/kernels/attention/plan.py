@@ -161,15 +161,15 @@ def _float32_tile(m: int, features: int, precision: Float32Precision) -> Tile:
 def plan_attention(
     sizes: Sizes, dtype: torch.dtype, precision: Float32Precision, plain: bool, device: Device
 ) -> AttentionPlan:
-    """Choose a plan: one program per tile if they fill a quarter of the GPU, else parts of keys.
+    """Choose a plan: parts of the keys for few rows, and for tiles that are too few for the GPU.
 
     The tiles for parts have fewer rows, so that keys are read more often.
     """
     features = block_features(max(sizes.feat_dim, sizes.value_feat_dim))
-    tile = attention_tile(features, precision, dtype.itemsize, device.capability, plain=plain)
-    if FILLING * sizes.tiles(tile) >= device.processors:
-        return AttentionPlan(tile)
+    large = attention_tile(features, precision, dtype.itemsize, device.capability, plain=plain)
     tile = split_tile(features, precision, dtype.itemsize)
+    if sizes.rows > tile.m and FILLING * sizes.tiles(large) >= device.processors:
+        return AttentionPlan(large)
     wanted = triton.cdiv(PROGRAMS_PER_PROCESSOR * device.processors, sizes.tiles(tile))
     most = triton.cdiv(sizes.keys, BLOCKS_PER_PART * tile.n)
     return AttentionPlan(tile, max(1, min(wanted, most, MOST_KEY_PARTS)), split=True)
