@@ -18,6 +18,8 @@ from nmn_export.ops.conv_transpose import output_size as transposed_output_size
 
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
+COUNTERS = {torch.int32: "i32"}
+
 MODES = NAMES | {torch.float32: "fp32_bf16x6"}
 
 AXES = ("depth", "height", "width")
@@ -40,7 +42,7 @@ def launch(name: str, grid: tuple[int, ...], **arguments: Any) -> None:
     for parameter, kind in variant.types.items():
         value = arguments[parameter]
         if kind.startswith("*"):
-            assert NAMES[value.dtype] == kind[1:], parameter
+            assert (NAMES | COUNTERS)[value.dtype] == kind[1:], parameter
         else:
             assert isinstance(value, float if kind == "fp32" else int), parameter
     for parameter in variant.divisible:

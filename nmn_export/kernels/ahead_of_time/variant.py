@@ -13,7 +13,10 @@ WGMMA_ROWS = 64
 TRITON_DTYPES = ("fp16", "bf16", "fp32")
 """Triton's names of the supported dtypes."""
 
-_FLOATS = ("norm_scale", "floor", "term_floor")
+_FLOATS = (
+    *("norm_scale", "floor", "term_floor", "mask_scale", "epsilon", "sign", "power"),
+    *("negative_factor", "start_exponent", "start_sum"),
+)
 
 
 @dataclass(frozen=True)

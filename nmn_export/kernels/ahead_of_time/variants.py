@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from nmn_export.kernels.ahead_of_time.shared_variants import shared_variants
 from nmn_export.kernels.ahead_of_time.variant import Variant
+from nmn_export.kernels.attention.variants import attention_variants
 from nmn_export.kernels.conv.variants import conv_variants
 from nmn_export.kernels.conv_transpose.variants import conv_transpose_variants
 from nmn_export.kernels.dense.variants import dense_variants
@@ -13,6 +14,7 @@ _SOURCES: tuple[Callable[[int], Iterator[Variant]], ...] = (
     dense_variants,
     conv_variants,
     conv_transpose_variants,
+    attention_variants,
 )
 """Each yields kernels for a compute capability."""
 
