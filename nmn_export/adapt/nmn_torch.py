@@ -1,24 +1,22 @@
 """Conversion of the layers of `nmn.torch` to ours.
 
-The layers are recognised by the module and name of their class, so `nmn` is never imported. Their
-options are read from the attributes that the forward passes of releases 0.2.24 to 0.3.5 read.
+The layers are recognised by the module and name of their class, so `nmn` is never imported. Each
+kind of layer has its own file, whose `ADAPTERS` are entered in the table here.
 """
 
 import copy
-from collections.abc import Callable
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from nmn_export.adapt import conv, dense
+from nmn_export.adapt.adapter import Adapter
 from nmn_export.errors import NmnExportError
-from nmn_export.layers import YatConv, YatConv1d, YatConv2d, YatConv3d, YatDense, YatLayer
 
 _PACKAGE = "nmn.torch"
 _EXAMPLES = "nmn.torch.examples"
 
-_PARAMETERS = ("weight", "bias", "alpha", "epsilon_param")
-_BUFFERS = ("mask",)
+_ADAPTERS: dict[str, Adapter] = dense.ADAPTERS | conv.ADAPTERS
+"""By name of the class."""
 
 _LEFT_ALONE = ("YatEmbed",)
 
@@ -39,9 +37,6 @@ _DESCRIPTIONS = {"lazy", "tie_kernel_bank", "kernel_bank_size", "kernel_bank_id"
 
 _HARMLESS_OVERRIDES = ("_compiled_call_impl", "extra_repr", "reset_parameters")
 
-_NORM_SQ_TOLERANCE = 1e-6
-"""Largest difference of ‖w‖² of a normalised filter from 1, the value that nmn uses."""
-
 
 def layer_from_nmn_torch(module: nn.Module, place: str) -> nn.Module | None:
     """Return our layer that computes what `module` does and holds the same parameters.
@@ -61,17 +56,18 @@ def layer_from_nmn_torch(module: nn.Module, place: str) -> nn.Module | None:
         return None
     who = f"{cls.__name__} at '{place}'" if place else f"{cls.__name__}, the model itself"
     _refuse_legacy(module, cls, who)
-    if cls.__name__ not in _BUILDERS:
+    if cls.__name__ not in _ADAPTERS:
         if cls.__name__ not in _NO_OP_YET and not (module._parameters or module._buffers):
             return None  # It only holds other modules, which are visited too.
         raise NmnExportError(
-            f"adapt supports {', '.join(_BUILDERS)} of {_PACKAGE}",
+            f"adapt supports {', '.join(_ADAPTERS)} of {_PACKAGE}",
             got=who,
             fix=_NO_OP_YET.get(cls.__name__, "Replace it by one of these."),
         )
-    _refuse_unreadable(module, cls, who)
+    adapter = _ADAPTERS[cls.__name__]
+    _refuse_unreadable(module, adapter, cls, who)
     _refuse_changed(module, cls, who)
-    return _build(module, cls, who)
+    return _build(module, adapter, who)
 
 
 def _nmn_class(module: nn.Module) -> type | None:
@@ -85,7 +81,7 @@ def _nmn_class(module: nn.Module) -> type | None:
 
 def _refuse_legacy(module: nn.Module, cls: type, who: str) -> None:
     """Refuse a layer of a release that had another formula under the same names."""
-    known = {name.lower() for name in (*_BUILDERS, *_NO_OP_YET)}
+    known = {name.lower() for name in (*_ADAPTERS, *_NO_OP_YET)}
     if cls.__name__.lower() in known and not hasattr(module, "_constant_alpha_value"):
         raise NmnExportError(
             "adapt supports layers of nmn 0.2.24 to 0.3.5; those up to 0.2.6 add the bias after "
@@ -95,11 +91,11 @@ def _refuse_legacy(module: nn.Module, cls: type, who: str) -> None:
         )
 
 
-def _refuse_unreadable(module: nn.Module, cls: type, who: str) -> None:
+def _refuse_unreadable(module: nn.Module, adapter: Adapter, cls: type, who: str) -> None:
     """Refuse a layer whose parameters are computed, or that has more tensors than nmn gives it."""
     computed = [
         name
-        for name in _PARAMETERS
+        for name in adapter.parameters
         if isinstance(getattr(module, name, None), Tensor) and name not in module._parameters
     ]
     if computed:
@@ -109,15 +105,16 @@ def _refuse_unreadable(module: nn.Module, cls: type, who: str) -> None:
             fix="Make it permanent first with torch.nn.utils.parametrize.remove_parametrizations, "
             "torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove.",
         )
+    parameters, buffers = adapter.parameters, adapter.buffers
     unknown = [
         name
-        for tensors, known in ((module._parameters, _PARAMETERS), (module._buffers, _BUFFERS))
+        for tensors, known in ((module._parameters, parameters), (module._buffers, buffers))
         for name, tensor in tensors.items()
         if tensor is not None and name not in known
     ] + list(module._modules)
     if unknown:
         raise NmnExportError(
-            f"adapt supports a {cls.__name__} that has {', '.join(_PARAMETERS + _BUFFERS)} only",
+            f"adapt supports a {cls.__name__} that has {', '.join(parameters + buffers)} only",
             got=f"{who}, which also has {', '.join(unknown)}",
             fix=f"Use a plain {cls.__name__}, and keep the rest in the module around it.",
         )
@@ -144,15 +141,15 @@ def _refuse_changed(module: nn.Module, cls: type, who: str) -> None:
         )
 
 
-def _build(module: nn.Module, cls: type, who: str) -> YatLayer:
+def _build(module: nn.Module, adapter: Adapter, who: str) -> nn.Module:
     """Return our layer with the options, parameters, hooks and mode of `module`."""
     try:
-        layer = _BUILDERS[cls.__name__](module)
+        layer = adapter.build(module)
     except NmnExportError as error:
         raise NmnExportError(
             "adapt needs options that our layers support", got=who, fix=str(error)
         ) from error
-    for name in _PARAMETERS:
+    for name in adapter.parameters:
         layer.register_parameter(name, module._parameters.get(name))
     for name, hooks in vars(module).items():
         if name.startswith("_forward_"):
@@ -160,106 +157,6 @@ def _build(module: nn.Module, cls: type, who: str) -> YatLayer:
     layer.training = module.training
     for name in _DESCRIPTIONS & vars(module).keys():
         setattr(layer, name, getattr(module, name))
-    _refuse_bank_sized_bias(layer, who)
-    _refuse_vanishing_filters(layer, who)
+    if adapter.check is not None:
+        adapter.check(layer, who)
     return layer
-
-
-def _dense(m: Any) -> YatDense:
-    return YatDense(
-        m.in_features,
-        m.out_features,
-        alpha=m.alpha is not None,
-        spherical=m.spherical,
-        dtype=m.dtype,
-        **_shared_options(m),
-    )
-
-
-def _conv(cls: type[YatConv]) -> Callable[[Any], YatConv]:
-    def build(m: Any) -> YatConv:
-        drops = bool(m.use_dropconnect)
-        return cls(
-            m.in_channels,
-            # A tied layer of 0.2.24 keeps the size of its kernel bank in out_channels.
-            m._actual_out_channels,
-            m.kernel_size,
-            m.stride,
-            m.padding,
-            m.dilation,
-            m.groups,
-            padding_mode=m.padding_mode,
-            use_alpha=m.alpha is not None,
-            use_dropconnect=drops,
-            drop_rate=m.drop_rate if drops else 0.0,
-            mask=m.mask,
-            dtype=m.compute_dtype,
-            **_shared_options(m),
-        )
-
-    return build
-
-
-def _shared_options(m: Any) -> dict[str, Any]:
-    """Read what all layers have; 0.2.24 has no constant, softplus or scalar bias, nor learned ε."""
-    return {
-        "bias": m.bias is not None,
-        "constant_bias": _constant_bias(m),
-        "softplus_bias": getattr(m, "softplus_bias", False),
-        "scalar_bias": getattr(m, "scalar_bias", False),
-        "constant_alpha": m._constant_alpha_value,
-        "epsilon": m.epsilon,
-        "learnable_epsilon": getattr(m, "epsilon_param", None) is not None,
-        "weight_normalized": m.weight_normalized,
-        # The parameters are replaced later, so they need no memory and no random numbers.
-        "device": "meta",
-    }
-
-
-def _constant_bias(m: Any) -> float | None:
-    """Return the constant bias, rounded to the dtype of the tensor that nmn makes of it."""
-    value = getattr(m, "_constant_bias_value", None)
-    if value is None:
-        return None
-    return torch.tensor(value, dtype=m.param_dtype or m.weight.dtype).item()
-
-
-_BUILDERS: dict[str, Callable[[Any], YatLayer]] = {
-    "YatNMN": _dense,
-    "YatConv1D": _conv(YatConv1d),
-    "YatConv2D": _conv(YatConv2d),
-    "YatConv3D": _conv(YatConv3d),
-}
-
-
-def _refuse_bank_sized_bias(layer: YatLayer, who: str) -> None:
-    """Refuse the bias of a tied convolution of early releases, whose forward pass fails in nmn."""
-    if layer.bias is not None and layer.bias.numel() not in (1, layer.out_count):
-        raise NmnExportError(
-            "a bias must have one entry, or one per output",
-            got=f"{who}, with {layer.bias.numel()} for {layer.out_count} outputs",
-            fix="Build it with bias=False or without kernel_bank_size; in nmn before 0.3.3 its "
-            "forward fails as it is.",
-        )
-
-
-def _refuse_vanishing_filters(layer: YatLayer, who: str) -> None:
-    """Refuse normalised filters that are too short to have norm 1 after normalisation.
-
-    nmn divides a filter by its norm plus 1e-8 and then uses 1 for ‖w‖², even for a filter of zeros.
-    Our ops compute ‖w‖². If a filter and its bias are zero, the output is zero in both.
-    """
-    if not layer.weight_normalized or (isinstance(layer, YatDense) and layer.spherical):
-        return
-    with torch.no_grad():
-        norm_sq = layer.effective_weight().double().flatten(1).square().sum(1)
-        bias = layer.effective_bias()
-        silent = norm_sq == 0 if bias is None else (norm_sq == 0) & (bias == 0)
-        short = ((1 - norm_sq > _NORM_SQ_TOLERANCE) & ~silent).nonzero().flatten().tolist()
-    if short:
-        raise NmnExportError(
-            "weight_normalized needs filters whose norm is well above 1e-8, mask included",
-            got=f"{who}, whose filters {short} are zero or nearly so",
-            fix="Divide those filters by their norms, which changes nothing else. If one is zero, "
-            "set its bias to zero or remove the filter.",
-        )

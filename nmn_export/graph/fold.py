@@ -1,4 +1,4 @@
-"""A model as inference needs it: every ⵟ layer folded to one op."""
+"""A model as inference needs it: every layer that can be folded is folded."""
 
 import copy
 from collections.abc import Iterable
@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
-from nmn_export.layers import YatLayer
-from nmn_export.layers.folded import FoldedYat
+from nmn_export.layers.folded import Foldable, Folded, FoldedYat
 
 
 def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """Return `model` in eval mode with its ⵟ layers folded; `model` itself stays as it is.
+    """Return `model` in eval mode with its layers folded; `model` itself stays as it is.
 
     Args:
         model: Any module; parameters are shared with the result unless `dtype` converts them.
@@ -24,14 +23,19 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """
     _refuse_non_finite(model)
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    layers = {id(m): m.fold() for m in model.modules() if isinstance(m, YatLayer)}
-    _share_weights(layers.values())
-    folded: nn.Module = copy.deepcopy(model, memo | layers)
+    layers = [m for m in model.modules() if isinstance(m, Foldable)]
+    # A layer may hold others, which have to be folded first. It has more modules than they have.
+    for layer in sorted(layers, key=lambda m: len(list(m.modules()))):
+        replacement = layer.fold()
+        memo |= {id(t): t for t in (*replacement.parameters(), *replacement.buffers())}
+        memo[id(layer)] = copy.deepcopy(replacement, memo)
+    folded: nn.Module = copy.deepcopy(model, memo)
+    _share_weights(m for m in folded.modules() if isinstance(m, FoldedYat))
     if dtype is not None:
         tensors = (*folded.parameters(), *folded.buffers())
         folded = copy.deepcopy(folded, {id(t): _converted(t, dtype) for t in tensors})
         for module in folded.modules():
-            if isinstance(module, FoldedYat):
+            if isinstance(module, Folded):
                 module.dtype = None
     return folded.eval()
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,29 +15,26 @@ from nmn_export.layers.options import (
     Initializer,
     SharedOptions,
     check_options,
-    inverse_softplus,
     number,
 )
+from nmn_export.layers.scalars import YatScalars
 from nmn_export.ops.yat import UNIT_NORM_GUARD, Scalar, compute_dtype
 
 
-class YatLayer(nn.Module):
-    """Base of the ⵟ layers.
+class YatLayer(YatScalars):
+    """Base of the ⵟ layers that have filters or prototypes.
 
     Attributes:
         weight: Filters or prototypes along axis 0. A kernel bank may have more of them than the
             layer has outputs; the layer uses the first `out_count`.
         bias: [out_count] or [1], or `None`.
         alpha: [1] if α is learned, else `None`. With a geometric scale it is the exponent.
-        epsilon_param: [1] if ε is learned (ε = softplus of it), else `None`.
         mask: Buffer that multiplies the weights, or `None`.
         dtype: Inputs and parameters are cast to it. `None` stands for the dtype of the input.
         param_dtype: Dtype that the parameters are stored in.
     """
 
     bias: nn.Parameter | None
-    alpha: nn.Parameter | None
-    epsilon_param: nn.Parameter | None
     mask: Tensor | None
 
     # Under upstream's name, because training scripts clear the registry between models.
@@ -49,17 +46,10 @@ class YatLayer(nn.Module):
         super().__init__()
         dtype, device = options["dtype"], options["device"]
         storage = options["param_dtype"] or dtype or torch.get_default_dtype()
-        # Nearly every useful ε is zero in float16.
-        epsilon_dtype = compute_dtype(storage)
-        check_options(options, weight_shape, epsilon_dtype)
+        check_options(options, weight_shape, compute_dtype(storage))
         self.out_count = weight_shape[0]
         self.constant_bias = number(options["constant_bias"])
-        constant_alpha = options["constant_alpha"]
-        self.constant_alpha = math.sqrt(2) if constant_alpha is True else number(constant_alpha)
         self.geometric_alpha = options["alpha"] == "geometric"
-        self.use_alpha = bool(options["alpha"]) or self.constant_alpha is not None
-        self.epsilon = options["epsilon"]
-        self.learnable_epsilon = options["learnable_epsilon"]
         self.weight_normalized = options["weight_normalized"]
         self.positive_init = options["positive_init"]
         self.lazy = options["lazy"]
@@ -93,11 +83,13 @@ class YatLayer(nn.Module):
         self.softplus_bias = options["softplus_bias"] and has_bias
         bias = parameter(1 if self.scalar_bias else self.out_count) if has_bias else None
         self.register_parameter("bias", bias)
-        has_alpha = bool(options["alpha"]) and self.constant_alpha is None
-        self.register_parameter("alpha", parameter(1) if has_alpha else None)
-        raw_epsilon = torch.empty(1, device=device, dtype=epsilon_dtype)
-        self.register_parameter(
-            "epsilon_param", nn.Parameter(raw_epsilon) if self.learnable_epsilon else None
+        self._add_scalars(
+            use_alpha=bool(options["alpha"]),
+            constant_alpha=options["constant_alpha"],
+            epsilon=options["epsilon"],
+            learnable_epsilon=options["learnable_epsilon"],
+            device=device,
+            storage=storage,
         )
         self.register_buffer("mask", options["mask"])
         if not self.tie_kernel_bank:
@@ -123,10 +115,7 @@ class YatLayer(nn.Module):
     def _reset_others(self, bias_init: Initializer | None, alpha_init: Initializer | None) -> None:
         if self.bias is not None:
             (bias_init or nn.init.zeros_)(self.bias)
-        if self.alpha is not None:
-            (alpha_init or nn.init.ones_)(self.alpha)
-        if self.epsilon_param is not None:
-            nn.init.constant_(self.epsilon_param, inverse_softplus(self.epsilon))
+        self._reset_scalars(alpha_init)
 
     def _initialized(self, weight: nn.Parameter, kernel_init: Initializer | None) -> nn.Parameter:
         if kernel_init is None:
@@ -142,11 +131,6 @@ class YatLayer(nn.Module):
     def use_bias(self) -> bool:
         """Whether the layer adds a bias, learned or constant."""
         return self.bias is not None or self.constant_bias is not None
-
-    @property
-    def _constant_alpha_value(self) -> float | None:
-        """The constant α under the name that upstream's layers give it."""
-        return self.constant_alpha
 
     @property
     def _constant_bias_value(self) -> float | None:
@@ -167,18 +151,6 @@ class YatLayer(nn.Module):
                 alpha=float(self.effective_alpha()),
                 dtype=self.dtype,
             )
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "YatLayer":
-        """Convert and move parameters as any module does, but keep the dtype of a learned ε.
-
-        Nearly every useful ε is zero in float16.
-        """
-        before = None if self.epsilon_param is None else self.epsilon_param.detach().clone()
-        super()._apply(fn, recurse)
-        after = self.epsilon_param
-        if before is not None and after is not None and after.dtype != before.dtype:
-            after.data = before.to(after.device)
-        return self
 
     def effective_weight(self, drop: bool = False) -> Tensor:
         """Return the weights of the op: sliced, dropped out, masked and normalised.
@@ -214,15 +186,10 @@ class YatLayer(nn.Module):
 
     def effective_alpha(self) -> Scalar:
         """Return the multiplier. The geometric one is (n / ln(1 + n)) to the power of α."""
-        alpha: Scalar | None = self.alpha if self.alpha is not None else self.constant_alpha
+        alpha = super().effective_alpha()
         if self.geometric_alpha:
-            scale = self.out_count / math.log1p(self.out_count)
-            return scale ** (1.0 if alpha is None else alpha)
-        return 1.0 if alpha is None else alpha
-
-    def effective_epsilon(self) -> Scalar:
-        """Return ε as a number, or as a tensor of one element if it is learned."""
-        return self.epsilon if self.epsilon_param is None else F.softplus(self.epsilon_param)
+            return (self.out_count / math.log1p(self.out_count)) ** alpha
+        return alpha
 
     def _shared_repr(self) -> str:
         """Return the options of `YatLayer` that have other values than the defaults."""
@@ -250,24 +217,17 @@ class YatLayer(nn.Module):
         drop: bool,
         *geometry: object,
     ) -> Tensor:
-        """Apply the torch op if it has a fused kernel for the device, and else the eager formula.
+        """Apply the op of the layer; see `_yat`.
 
         Args:
-            op: The torch op. It takes numbers for ε and α.
+            op: The torch op.
             eager: The differentiable formula.
             x: Input of the op.
             drop: Whether to drop weights out.
             geometry: The arguments after α.
         """
         weight, bias = self.effective_weight(drop), self.effective_bias()
-        epsilon, alpha = self.effective_epsilon(), self.effective_alpha()
-        learned = isinstance(alpha, Tensor)
-        # Outputs in half precision saturate after α, so α cannot be multiplied after the op.
-        narrow = compute_dtype(x.dtype) != x.dtype
-        if not has_kernels(x) or isinstance(epsilon, Tensor) or (learned and narrow):
-            return eager(x, weight, bias, epsilon, alpha, *geometry)
-        y = op(x, weight, bias, epsilon, 1.0 if learned else alpha, *geometry)
-        return y * alpha if learned else y
+        return self._yat(op, eager, x, weight, bias, *geometry)
 
     def _check_input(self, x: Tensor, rank: int | None, channel_axis: int, channels: int) -> Tensor:
         """Return `x` in the dtype of the layer, or raise `NmnExportError`."""
@@ -290,8 +250,3 @@ class YatLayer(nn.Module):
                 fix="Change the input, or the input size of the layer.",
             )
         return x
-
-
-def has_kernels(x: Tensor) -> bool:
-    """Return whether the torch ops have fused kernels on the device of `x`."""
-    return x.is_cuda

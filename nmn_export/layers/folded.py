@@ -25,7 +25,28 @@ class FoldedParameters:
     dtype: torch.dtype | None
 
 
-class FoldedYat(nn.Module):
+class Folded(nn.Module):
+    """A layer as inference needs it.
+
+    Attributes:
+        dtype: Inputs and parameters are cast to it. `None` stands for the dtype of the input.
+    """
+
+    dtype: torch.dtype | None
+
+
+class Foldable(nn.Module):
+    """A layer that is replaced for inference."""
+
+    def fold(self) -> Folded:
+        """Return the layer as inference needs it, with its parameters computed once.
+
+        It may hold modules and tensors of this layer. An export copies the modules.
+        """
+        raise NotImplementedError
+
+
+class FoldedYat(Folded):
     """A layer that is one op: weights [O, ...], bias [O] (perhaps zeros), and numbers ε and α."""
 
     weight: Tensor

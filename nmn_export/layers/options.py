@@ -52,14 +52,16 @@ def inverse_softplus(epsilon: float) -> float:
     return epsilon + math.log(-math.expm1(-epsilon))
 
 
-def check_options(
-    options: SharedOptions, weight_shape: tuple[int, ...], epsilon_dtype: torch.dtype
+def check_scalars(
+    constant_alpha: float | bool | None,
+    epsilon: float,
+    learnable_epsilon: bool,
+    epsilon_dtype: torch.dtype,
 ) -> None:
-    """Raise `OptionError` for an option that no ⵟ layer can have."""
-    epsilon, drop_rate, mask = options["epsilon"], options["drop_rate"], options["mask"]
+    """Raise `OptionError` for an α or ε that no ⵟ layer can have."""
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise OptionError("epsilon must be positive and finite", got=epsilon, fix="Use 1e-5, say.")
-    if options["learnable_epsilon"]:
+    if learnable_epsilon:
         learned = F.softplus(torch.tensor(inverse_softplus(epsilon), dtype=epsilon_dtype)).item()
         # Half of the smallest normal number: softplus may round to just below that number.
         if not torch.finfo(epsilon_dtype).tiny / 2 < learned < math.inf:
@@ -68,6 +70,22 @@ def check_options(
                 got=f"{epsilon}, which is not representable",
                 fix="Use one between 1e-20 and 1e20.",
             )
+    _check_finite("constant_alpha", constant_alpha)
+
+
+def _check_finite(name: str, constant: float | bool | None) -> None:
+    if constant is not None and not math.isfinite(constant):
+        raise OptionError(f"{name} must be finite", got=constant, fix="Use another number.")
+
+
+def check_options(
+    options: SharedOptions, weight_shape: tuple[int, ...], epsilon_dtype: torch.dtype
+) -> None:
+    """Raise `OptionError` for an option that no layer with filters or prototypes can have."""
+    check_scalars(
+        options["constant_alpha"], options["epsilon"], options["learnable_epsilon"], epsilon_dtype
+    )
+    drop_rate, mask = options["drop_rate"], options["mask"]
     if not 0 <= drop_rate < 1:
         raise OptionError(
             "drop_rate must be in [0, 1)", got=drop_rate, fix="Use 0 to keep every weight."
@@ -78,10 +96,7 @@ def check_options(
             got=repr(options["alpha"]),
             fix="Use constant_alpha for a number.",
         )
-    constants = {name: options[name] for name in ("constant_bias", "constant_alpha")}
-    for name, constant in constants.items():
-        if constant is not None and not math.isfinite(constant):
-            raise OptionError(f"{name} must be finite", got=constant, fix="Use another number.")
+    _check_finite("constant_bias", options["constant_bias"])
     if mask is not None and not _broadcasts(mask.shape, weight_shape):
         raise OptionError(
             f"mask must broadcast to the weights, of shape {weight_shape}",

@@ -5,7 +5,7 @@ from torch import nn
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.fold import fold
 from nmn_export.layers import YatConv2d, YatDense, YatLayer
-from nmn_export.layers.folded import FoldedYat, FoldedYatConv, FoldedYatDense
+from nmn_export.layers.folded import Foldable, Folded, FoldedYat, FoldedYatConv, FoldedYatDense
 
 
 class Net(nn.Module):
@@ -106,6 +106,60 @@ def test_a_folded_layer_takes_the_arguments_of_the_layer() -> None:
     folded = fold(nn.Sequential(YatConv2d(1, 1, 1)))[0]
     x = torch.randn(1, 1, 2, 2)
     assert torch.equal(folded(x, deterministic=True), folded(x))
+
+
+class FoldedGate(Folded):
+    """A product of a linear layer and the layer inside, whose gain is a number."""
+
+    def __init__(self, inside: nn.Module, linear: nn.Module, gain: float) -> None:
+        super().__init__()
+        self.inside, self.linear, self.gain = inside, linear, gain
+        self.dtype = torch.float32
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gain * self.inside(x) * self.linear(x if self.dtype is None else x.float())
+
+
+class Gate(Foldable):
+    """A layer that holds a ⵟ layer and a module that the network also uses elsewhere."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.inside, self.linear = YatDense(3, 3), linear
+        self.log_gain = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.log_gain.exp() * self.inside(x) * self.linear(x)
+
+    def fold(self) -> FoldedGate:
+        return FoldedGate(self.inside, self.linear, self.log_gain.exp().item())
+
+
+def gates() -> nn.Sequential:
+    torch.manual_seed(4)
+    linear = nn.Linear(3, 3)
+    dense = YatDense(3, 3)
+    return nn.Sequential(Gate(linear), linear, dense, Gate(dense))
+
+
+def test_layers_inside_a_folded_layer_are_folded_and_shared_modules_stay_shared() -> None:
+    net, x = gates(), torch.randn(2, 3)
+    folded = fold(net)
+    assert isinstance(folded[0], FoldedGate)
+    assert isinstance(folded[0].inside, FoldedYatDense)
+    assert isinstance(folded[2], FoldedYatDense)
+    assert folded[3].linear is folded[2]
+    assert folded[0].linear is folded[1]
+    assert folded[0].linear is not net[1]
+    assert folded[1].weight is net[1].weight
+    torch.testing.assert_close(folded(x), net(x).detach(), rtol=1e-5, atol=1e-7)
+    assert net.training
+    assert net[1].training
+
+
+def test_a_dtype_wins_over_that_of_any_folded_layer() -> None:
+    folded = fold(gates(), torch.float16)
+    assert folded(torch.ones(1, 3, dtype=torch.float16)).dtype == torch.float16
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nmn_export.layers import YatConv2d, YatDense, base
+from nmn_export.layers import YatConv2d, YatDense, scalars
 
 LAYERS = {
     "learned alpha": YatDense(6, 4),
@@ -18,7 +18,7 @@ def test_the_op_and_the_formula_agree_in_values_and_gradients(layer, monkeypatch
     x = torch.randn((3, 6) if isinstance(layer, YatDense) else (2, 2, 5, 5))
     results = []
     for kernels in (False, True):
-        monkeypatch.setattr(base, "has_kernels", lambda _, k=kernels: k)
+        monkeypatch.setattr(scalars, "has_kernels", lambda _, k=kernels: k)
         layer.zero_grad()
         y = layer(x)
         y.sum().backward()
@@ -36,7 +36,7 @@ def test_the_op_is_called_where_it_has_kernels(monkeypatch):
         return real(*arguments)
 
     layer = YatDense(6, 4)
-    monkeypatch.setattr(base, "has_kernels", lambda _: True)
+    monkeypatch.setattr(scalars, "has_kernels", lambda _: True)
     layer._product(spy, lambda *_: pytest.fail("eager"), torch.randn(2, 6), False, False)
     assert len(called) == 1
 
@@ -46,7 +46,7 @@ def test_half_precision_saturates_after_alpha(monkeypatch):
     with torch.no_grad():
         layer.alpha.fill_(1e-3)
         layer.weight.fill_(100.0)
-    monkeypatch.setattr(base, "has_kernels", lambda _: True)
+    monkeypatch.setattr(scalars, "has_kernels", lambda _: True)
     x = layer.weight[:1].detach().clone()
     assert layer(x)[0, 0] == 65504  # 1e-3 · 4e4² / 1e-3, which α = 1e-3 does not bring below
 
