@@ -1,21 +1,21 @@
 """Feature maps of linear ⵟ-attention: inner products of features approximate the ⵟ-product.
 
-The constants of a map are buffers, so they are in the state dict and in an exported file. They stay
-in float32 if the module is converted to half precision, because frequencies of radial features
-reach thousands. Inputs in half precision are computed in float32. The order of the features has no
-meaning, but queries and keys must have the same.
+The constants of a map are buffers, so they are in the state dict and in an exported file. Inputs in
+half precision are computed in float32. The order of the features has no meaning, but queries and
+keys must have the same.
 """
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from nmn_export.errors import NmnExportError
+from nmn_export.layers.constants import Float32Constants
+from nmn_export.layers.folded import Foldable, Folded
 from nmn_export.ops.yat import Scalar, compute_dtype
 
 UNIT_GUARD = 1e-6
@@ -24,8 +24,8 @@ UNIT_GUARD = 1e-6
 _Map = TypeVar("_Map", bound="FeatureMap")
 
 
-class FeatureMap(nn.Module):
-    """Maps vectors [..., D] to features [..., M].
+class FeatureMap(Foldable, Folded, Float32Constants):
+    """Maps vectors [..., D] to features [..., M]. Folded, it is the same map with other buffers.
 
     Args:
         tensors: The constants of the map, by name.
@@ -34,15 +34,12 @@ class FeatureMap(nn.Module):
         epsilon: Added to squared norms.
     """
 
-    keeps_float32 = True
-    """Whether the buffers stay in float32 where a model is converted to half precision."""
-
     def __init__(
         self, tensors: Mapping[str, Tensor], num_features: int, normalize: bool, epsilon: Scalar
     ) -> None:
         super().__init__()
         self.num_features, self.normalize, self.epsilon = num_features, normalize, epsilon
-        self._folded = False
+        self.dtype, self._folded = None, False
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
 
@@ -58,16 +55,12 @@ class FeatureMap(nn.Module):
         tensors = {name: tensor.to(x.dtype) for name, tensor in constants.items()}
         return self._features(x, self.epsilon if epsilon is None else epsilon, tensors)
 
-    def fold(self: _Map, epsilon: float | None = None) -> _Map:
-        """Return the map as inference needs it: with what `_constants` returns as its buffers.
-
-        Args:
-            epsilon: In place of the map's own.
-        """
+    def fold(self: _Map) -> _Map:
+        """Return the map with what `_constants` returns as its buffers."""
         folded = copy.copy(self)
-        folded._buffers = {n: t.detach().contiguous() for n, t in self._constants().items()}
-        folded._folded = True
-        folded.epsilon = self.epsilon if epsilon is None else epsilon
+        if not self._folded:
+            folded._buffers = {n: t.detach().contiguous() for n, t in self._constants().items()}
+            folded._folded = True
         return folded
 
     def _constants(self) -> dict[str, Tensor]:
@@ -76,15 +69,6 @@ class FeatureMap(nn.Module):
 
     def _features(self, x: Tensor, epsilon: Scalar, constants: dict[str, Tensor]) -> Tensor:
         raise NotImplementedError
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "FeatureMap":
-        before = dict(self.named_buffers())
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, old in before.items():
-            new = getattr(self, name)
-            if compute_dtype(new.dtype) != new.dtype:
-                setattr(self, name, old.to(new.device, torch.float32))
-        return self
 
 
 class SlayFeatures(FeatureMap):
@@ -173,9 +157,13 @@ class MaclaurinFeatures(FeatureMap):
         super().__init__(tensors, len(omegas), normalize, epsilon)
         self.scale = math.sqrt(float(projection["Z"]) / len(omegas))
 
+    def order(self) -> Tensor:
+        """Return the indices [M] that sort the projection by falling degree."""
+        return self.degrees.argsort(descending=True, stable=True)
+
     def _constants(self) -> dict[str, Tensor]:
         """Return row l of all features of a degree above l, for every l. The others have no use."""
-        order = self.degrees.argsort(descending=True, stable=True)
+        order = self.order()
         counts = [int((self.degrees > row).sum()) for row in range(int(self.degrees.max()))]
         return {f"row{row}": self.omegas[order[:n], row] for row, n in enumerate(counts)}
 

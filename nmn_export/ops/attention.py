@@ -18,7 +18,7 @@ def yat_attention(
     is_causal: bool = False,
     spherical: bool = False,
     power: float = 0.0,
-    guard: float = 1e-12,
+    guard: Scalar = 1e-12,
 ) -> Tensor:
     """Return weights · v, differentiable in every tensor.
 
@@ -61,7 +61,7 @@ def yat_attention(
 
 
 def _weights(
-    scores: Tensor, mask: Tensor | None, is_causal: bool, power: float, guard: float
+    scores: Tensor, mask: Tensor | None, is_causal: bool, power: float, guard: Scalar
 ) -> Tensor:
     """Return the weights of the values, from scores [B, H, Lq, Lk]."""
     if mask is not None:
