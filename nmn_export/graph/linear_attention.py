@@ -29,12 +29,14 @@ def translate(
         return op.Reshape(op.Pad(x, pads, None, op.Constant(value_ints=[rank - 2])), shape)
 
     qf, kf, values = chunks(q_features), chunks(k_features), chunks(v)
-    kf_t = op.Transpose(kf, perm=[*range(rank - 1), rank, rank - 1])
+    flipped = [*range(rank - 1), rank, rank - 1]
+    kf_t = op.Transpose(kf, perm=flipped)  # a part of the products, as runtimes fuse it
     weights = op.Trilu(op.MatMul(qf, kf_t), upper=0)
     # An exclusive sum never has the entry of its own chunk in it, not even its rounding.
     axis = op.Constant(value_int=rank - 2)
     kv = op.CumSum(op.MatMul(kf_t, values), axis, exclusive=1)
-    k_sum = op.CumSum(op.ReduceSum(kf_t, last, keepdims=1), axis, exclusive=1)
+    k_sum = op.ReduceSum(kf, op.Constant(value_ints=[rank - 1]), keepdims=1)
+    k_sum = op.Transpose(op.CumSum(k_sum, axis, exclusive=1), perm=flipped)
     numerator = op.Add(op.MatMul(weights, values), op.MatMul(qf, kv))
     denominator = op.Add(op.ReduceSum(weights, last, keepdims=1), op.MatMul(qf, k_sum))
     out = op.Div(numerator, _guarded(denominator, epsilon, signed))

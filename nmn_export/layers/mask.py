@@ -45,5 +45,6 @@ def attending(mask: Tensor, length: int, causal: bool) -> Tensor:
     mask = boolean(mask)
     if causal:
         mask = mask & mask.new_ones(length, length).tril()
-    found = mask.any(-1)
-    return (found.any(-2) if mask.ndim > 2 else found).unsqueeze(-1)
+    rank = mask.ndim  # with negative axes, ONNX Runtime does not reduce an empty batch
+    found = mask.any(rank - 1)
+    return (found.any(rank - 3) if rank > 2 else found).unsqueeze(-1)

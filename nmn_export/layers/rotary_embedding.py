@@ -45,8 +45,12 @@ class RotaryEmbedding(Float32Constants):
             )
         return positions
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Rotate [B, H, L, D], float32 or wider, at positions that broadcast to [B, H, L]."""
-        cos, sin = (t.to(x.dtype)[positions] for t in (self.freqs_cos, self.freqs_sin))
-        even, odd = x[..., 0::2], x[..., 1::2]
-        return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the cosines and sines [..., D / 2] of the angles at `positions` [...]."""
+        return self.freqs_cos.to(dtype)[positions], self.freqs_sin.to(dtype)[positions]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the pairs of x [..., D] by angles whose cosines and sines are [..., D / 2]."""
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError, OptionError
-from nmn_export.layers.rotary_embedding import RotaryEmbedding
+from nmn_export.layers.rotary_embedding import RotaryEmbedding, rotate
 from nmn_export.ops.yat import Scalar, compute_dtype
 
 
@@ -104,14 +104,20 @@ class RotaryHeads(nn.Module):
         return x
 
     def _heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q and k, rotated, in float32 or wider, and v: all [B, H, L, D]."""
+        """Return q and k, rotated, in float32 or wider, and v: all [B, H, L, D].
+
+        Args:
+            x: Tokens, [B, L, E].
+            positions: Positions that broadcast to [B, H, L].
+        """
         heads = (*x.shape[:2], self.num_heads, self.head_dim)
         q, k, v = (
             _project(x, linear).reshape(heads).transpose(1, 2)
             for linear in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = _normalize(q, self.query_ln), _normalize(k, self.key_ln)
-        return self.rotary(q, positions), self.rotary(k, positions), v
+        cos, sin = self.rotary(positions, q.dtype)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
 
     def _merged(self, out: Tensor, scale: Scalar) -> Tensor:
         """Return the output [B, L, E] from that of the heads [B, H, L, D], times `scale`."""

@@ -63,7 +63,8 @@ def linear_attention(
 def state_after(k_features: Tensor, v: Tensor) -> LinearState:
     """Return the sums over all tokens of `k_features` [..., L, M] and `v` [..., L, E]."""
     _, kf, values = _wide(k_features, k_features, v)
-    return LinearState(kf.mT @ values, kf.sum(-2))
+    length_axis = kf.ndim - 2  # with -2, ONNX Runtime does not reduce an empty batch
+    return LinearState(kf.mT @ values, kf.sum(length_axis))
 
 
 def causal_linear_attention(
