@@ -7,7 +7,8 @@ Each op is a package, `dense` and `conv`:
     weights.py      preparation of the op's weight; does not import Triton
     variants.py     the kernels that are compiled ahead of time
 
-`conv` also has channels_last.py, which packs an image into pixels. The ops share:
+`conv` also has channels_last.py, which packs an image into pixels. `linear_attention` has no weight
+but a table of arguments of its own. The ops share:
 
     yat.py          the formula, and products of tiles
     load_store.py   loads and stores of tiles

@@ -9,14 +9,17 @@ from torch import Tensor
 from nmn_export.kernels.conv import launch as conv
 from nmn_export.kernels.dense import launch as dense
 from nmn_export.kernels.device import device_of
+from nmn_export.kernels.linear_attention import launch as linear_attention
 from nmn_export.kernels.weights import DTYPES
 from nmn_export.ops import yat_conv, yat_dense
+from nmn_export.ops.linear_attention import causal_linear_attention
 
 _Implementation = Callable[..., Tensor]
 
 _OPS: tuple[tuple[str, _Implementation, _Implementation], ...] = (
     ("nmn::yat_dense", dense.forward, yat_dense),
     ("nmn::yat_conv", conv.forward, yat_conv),
+    ("nmn::causal_linear_attention", linear_attention.forward, causal_linear_attention),
 )
 """Torch op, its fused implementation, and the eager one with the same arguments."""
 

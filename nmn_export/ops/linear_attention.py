@@ -92,7 +92,7 @@ def causal_linear_attention(
     )
     weights = (qf @ kf.mT).tril()
     chunks = state_after(kf, values)
-    before = LinearState(_sum_before(chunks.kv, -3), _sum_before(chunks.k_sum, -2))
+    before = LinearState(sum_before(chunks.kv, -3), sum_before(chunks.k_sum, -2))
     numerator = weights @ values + qf @ before.kv
     denominator = weights.sum(-1, keepdim=True) + qf @ before.k_sum.unsqueeze(-1)
     out = _divide(numerator, denominator, epsilon, signed)
@@ -162,7 +162,7 @@ def _divide(numerator: Tensor, denominator: Tensor, epsilon: Scalar, signed: boo
     return numerator / guarded
 
 
-def _sum_before(sums: Tensor, axis: int) -> Tensor:
+def sum_before(sums: Tensor, axis: int) -> Tensor:
     """Return the sum of all earlier entries along an axis.
 
     The last sum minus its own entry would be the same number, but not the same bits: it would

@@ -13,7 +13,7 @@ WGMMA_ROWS = 64
 TRITON_DTYPES = ("fp16", "bf16", "fp32")
 """Triton's names of the supported dtypes."""
 
-_FLOATS = ("norm_scale", "floor", "term_floor")
+_FLOATS = ("norm_scale", "floor", "term_floor", "epsilon")
 
 
 @dataclass(frozen=True)
