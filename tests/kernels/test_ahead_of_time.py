@@ -23,6 +23,8 @@ NAMES = (
     "yat_dense_fp16_general_spherical_negative",
     "yat_conv_fp16_128x128x64",
     "yat_conv_fp32_bf16x6_general",
+    "linear_attention_sum_fp32",
+    "linear_attention_output_bf16",
 )
 
 

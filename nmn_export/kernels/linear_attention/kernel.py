@@ -18,7 +18,7 @@ Arguments of the kernels:
     chunks                  chunks of a sequence
     segment_chunks          chunks of a segment
     epsilon                 guard of the denominator
-    signed                  whether the guard has the sign of the denominator
+    signed_guard            whether the guard has the sign of the denominator
     PRECISION               "tf32", or "tf32x3" for three products, as accurate as float32
     BLOCK_SIZE_M            tokens per chunk
     BLOCK_SIZE_N            value features per tile
@@ -144,7 +144,7 @@ def causal_linear_attention_kernel(
     chunks,
     segment_chunks,
     epsilon,
-    signed,
+    signed_guard,
     PRECISION: tl.constexpr,
     BLOCK_SIZE_M: tl.constexpr,
     BLOCK_SIZE_N: tl.constexpr,
@@ -198,7 +198,7 @@ def causal_linear_attention_kernel(
     )  # fmt: skip
     out = tl.dot(weights, v, out, input_precision=PRECISION)
     denominator += tl.sum(weights, 1)
-    guard = tl.where((signed != 0) & (denominator < 0), -epsilon, epsilon)
+    guard = tl.where((signed_guard != 0) & (denominator < 0), -epsilon, epsilon)
     out = out / (denominator + guard)[:, None]
     store_tile(
         output_pointer + head * length * value_dim, out, start, length, value_start, value_dim

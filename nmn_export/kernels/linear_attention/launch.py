@@ -109,7 +109,7 @@ def forward(
             segment_k_sum_pointer=before[1],
             output_pointer=output,
             epsilon=epsilon,
-            signed=int(signed),
+            signed_guard=int(signed),
             **shared,
             **_blocks(tile),
         )

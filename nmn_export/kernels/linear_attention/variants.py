@@ -30,7 +30,7 @@ def linear_attention_variants(_capability: int) -> Iterator[Variant]:
 def _variant(name: str, kernel: Any, dtype: str, tile: Tile, grid: str) -> Variant:
     return make_variant(
         f"linear_attention_{name}_{dtype}",
-        "",
+        "CausalLinearAttention",
         kernel,
         {tensor: dtype for tensor in _TENSORS if tensor in kernel.arg_names},
         ("feat_dim", "value_dim"),
