@@ -46,7 +46,7 @@ def translate(
 
 def _guarded(denominator: FLOAT, epsilon: float, signed: bool) -> FLOAT:
     """Return the denominator plus ε, or minus ε if it is negative and `signed`."""
-    guard = op.Constant(value_float=epsilon)
+    guard = op.Constant(value_floats=[epsilon])  # a number below 1e-8 would be optimized away
     if not signed:
         return op.Add(denominator, guard)
     negative = op.Less(denominator, op.Constant(value_float=0.0))

@@ -16,6 +16,7 @@ from torch import Tensor
 from nmn_export.errors import NmnExportError
 from nmn_export.layers.constants import Float32Constants
 from nmn_export.layers.folded import Foldable, Folded
+from nmn_export.ops.linear_attention import as_vector
 from nmn_export.ops.yat import Scalar, compute_dtype
 
 UNIT_GUARD = 1e-6
@@ -52,22 +53,25 @@ class FeatureMap(Foldable, Folded, Float32Constants):
         """
         x = x.to(compute_dtype(x.dtype))
         constants = dict(self.named_buffers()) if self._folded else self._constants()
-        tensors = {name: tensor.to(x.dtype) for name, tensor in constants.items()}
-        return self._features(x, self.epsilon if epsilon is None else epsilon, tensors)
+        constants = {name: tensor.to(x.dtype) for name, tensor in constants.items()}
+        epsilon = as_vector(self.epsilon if epsilon is None else epsilon, x)
+        return self._features(x, epsilon, constants)
 
     def fold(self: _Map) -> _Map:
         """Return the map with what `_constants` returns as its buffers."""
         folded = copy.copy(self)
         if not self._folded:
-            folded._buffers = {n: t.detach().contiguous() for n, t in self._constants().items()}
+            dtype = next(t.dtype for t in self.buffers() if t.is_floating_point())
+            constants = self._constants().items()
+            folded._buffers = {n: t.detach().to(dtype).contiguous() for n, t in constants}
             folded._folded = True
         return folded
 
     def _constants(self) -> dict[str, Tensor]:
-        """Return everything that `_features` needs and that depends on buffers only."""
+        """Return what `_features` needs and that depends on buffers only, computed in float64."""
         raise NotImplementedError
 
-    def _features(self, x: Tensor, epsilon: Scalar, constants: dict[str, Tensor]) -> Tensor:
+    def _features(self, x: Tensor, epsilon: Tensor, constants: dict[str, Tensor]) -> Tensor:
         raise NotImplementedError
 
 
@@ -98,18 +102,18 @@ class SlayFeatures(FeatureMap):
         super().__init__({n: projection[n] for n in names}, count, normalize, epsilon)
 
     def _constants(self) -> dict[str, Tensor]:
-        nodes, weights = self.quad_nodes.clamp_min(0), self.quad_weights.clamp_min(0)
+        nodes, weights = self.quad_nodes.double(), self.quad_weights.double().clamp_min(0)
         per_node = self.projections.shape[1]
-        scaled = (2 * nodes).sqrt()[:, None, None] * self.projections
+        scaled = (2 * nodes.clamp_min(0)).sqrt()[:, None, None] * self.projections
         return {
             "anchors": self.anchors,
             # The node varies fastest, as in upstream's order of features.
             "directions": scaled.transpose(0, 1).flatten(0, 1),
-            "shifts": -self.quad_nodes.repeat(per_node),
+            "shifts": -nodes.repeat(per_node),
             "scales": (weights / (len(self.anchors) * per_node)).sqrt().repeat(per_node),
         }
 
-    def _features(self, x: Tensor, epsilon: Scalar, constants: dict[str, Tensor]) -> Tensor:
+    def _features(self, x: Tensor, epsilon: Tensor, constants: dict[str, Tensor]) -> Tensor:
         square = x.square().sum(-1, keepdim=True)
         # To divide by √(square + ε) twice is to divide by √(square + ε (square + ε)) once.
         x = x / (square + (epsilon * (square + epsilon) if self.normalize else epsilon)).sqrt()
@@ -167,7 +171,7 @@ class MaclaurinFeatures(FeatureMap):
         counts = [int((self.degrees > row).sum()) for row in range(int(self.degrees.max()))]
         return {f"row{row}": self.omegas[order[:n], row] for row, n in enumerate(counts)}
 
-    def _features(self, x: Tensor, epsilon: Scalar, constants: dict[str, Tensor]) -> Tensor:
+    def _features(self, x: Tensor, epsilon: Tensor, constants: dict[str, Tensor]) -> Tensor:
         x = _unit(x, epsilon) if self.normalize else x
         product = x[..., :0]
         for row in reversed(constants.values()):
@@ -218,9 +222,9 @@ class RadialFeatures(FeatureMap):
     def _constants(self) -> dict[str, Tensor]:
         """Return weights and biases: the last feature of z is a constant."""
         root = math.sqrt(self.bias)
-        first, second = self.W1 / math.sqrt(len(self.W1)), self.W2
-        omegas = self.omegas.flatten(0, 1)
-        amplitudes = (2 * self.coef.clamp_min(0) / self.phases.shape[1]).sqrt()
+        first, second = self.W1.double() / math.sqrt(len(self.W1)), self.W2.double()
+        omegas = self.omegas.double().flatten(0, 1)
+        amplitudes = (2 * self.coef.double().clamp_min(0) / self.phases.shape[1]).sqrt()
         return {
             "first": first[:, :-1],
             "first_bias": root * first[:, -1],
@@ -231,7 +235,7 @@ class RadialFeatures(FeatureMap):
             "amplitudes": amplitudes.repeat_interleave(self.phases.shape[1]),
         }
 
-    def _features(self, x: Tensor, epsilon: Scalar, constants: dict[str, Tensor]) -> Tensor:
+    def _features(self, x: Tensor, epsilon: Tensor, constants: dict[str, Tensor]) -> Tensor:
         x = _unit(x, epsilon) if self.normalize else x
         first, second, angles = (
             F.linear(x, constants[name], constants[f"{name}_bias"])
@@ -240,7 +244,7 @@ class RadialFeatures(FeatureMap):
         return _outer(first * second, angles.cos() * constants["amplitudes"])
 
 
-def _unit(x: Tensor, epsilon: Scalar) -> Tensor:
+def _unit(x: Tensor, epsilon: Tensor) -> Tensor:
     return x / (x.square().sum(-1, keepdim=True) + epsilon).sqrt()
 
 

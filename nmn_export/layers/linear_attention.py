@@ -107,8 +107,14 @@ def attend(
             got=f"{qf.shape[-2]} queries and {kf.shape[-2]} keys",
             fix="Use step() to continue a sequence.",
         )
-    as_op = torch.compiler.is_exporting() or has_kernels(v)
-    if not as_op or isinstance(epsilon, Tensor):
+    exporting = torch.compiler.is_exporting()
+    if exporting and qf.dtype != torch.float32:
+        raise NmnExportError(
+            "Linear attention is exported in float32, float16 or bfloat16",
+            got=qf.dtype,
+            fix="Export with dtype=, which converts the whole model.",
+        )
+    if isinstance(epsilon, Tensor) or not (exporting or has_kernels(v)):
         return causal_linear_attention(qf, kf, v, epsilon, signed)
     out = torch.ops.nmn.causal_linear_attention(qf, kf, v.to(qf.dtype), epsilon, signed)
     return saturate(out, v.dtype)

@@ -155,7 +155,16 @@ def _read(qf: Tensor, state: LinearState, epsilon: Scalar, signed: bool) -> Tens
     return _divide(qf @ state.kv, qf @ state.k_sum.unsqueeze(-1), epsilon, signed)
 
 
+def as_vector(epsilon: Scalar, like: Tensor) -> Tensor:
+    """Return a number as a tensor of one element.
+
+    PyTorch's exporter drops an addition of a number below 1e-8, but not that of a vector.
+    """
+    return epsilon if isinstance(epsilon, Tensor) else like.new_full((1,), epsilon)
+
+
 def _divide(numerator: Tensor, denominator: Tensor, epsilon: Scalar, signed: bool) -> Tensor:
+    epsilon = as_vector(epsilon, denominator)
     guarded = denominator + epsilon
     if signed:
         guarded = torch.where(denominator < 0, denominator - epsilon, guarded)
