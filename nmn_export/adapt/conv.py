@@ -6,16 +6,15 @@ from typing import Any
 from nmn_export.adapt.adapter import Adapter
 from nmn_export.adapt.yat_layer import (
     PARAMETERS,
+    convolution_options,
     refuse_bank_sized_bias,
     refuse_vanishing_filters,
-    shared_options,
 )
 from nmn_export.layers import YatConv, YatConv1d, YatConv2d, YatConv3d
 
 
 def _builder(cls: type[YatConv]) -> Callable[[Any], YatConv]:
     def build(m: Any) -> YatConv:
-        drops = bool(m.use_dropconnect)
         return cls(
             m.in_channels,
             # A tied layer of 0.2.24 keeps the size of its kernel bank in out_channels.
@@ -25,13 +24,7 @@ def _builder(cls: type[YatConv]) -> Callable[[Any], YatConv]:
             m.padding,
             m.dilation,
             m.groups,
-            padding_mode=m.padding_mode,
-            use_alpha=m.alpha is not None,
-            use_dropconnect=drops,
-            drop_rate=m.drop_rate if drops else 0.0,
-            mask=m.mask,
-            dtype=m.compute_dtype,
-            **shared_options(m),
+            **convolution_options(m),
         )
 
     return build

@@ -4,30 +4,22 @@ The layers are recognised by the module and name of their class, so `nmn` is nev
 kind of layer has its own file, whose `ADAPTERS` are entered in the table here.
 """
 
-import copy
-
 from torch import Tensor, nn
 
-from nmn_export.adapt import conv, dense
+from nmn_export.adapt import conv, conv_transpose, dense
 from nmn_export.adapt.adapter import Adapter
 from nmn_export.errors import NmnExportError
+from nmn_export.layers.folded import copy_hooks
 
 _PACKAGE = "nmn.torch"
 _EXAMPLES = "nmn.torch.examples"
 
-_ADAPTERS: dict[str, Adapter] = dense.ADAPTERS | conv.ADAPTERS
+_ADAPTERS: dict[str, Adapter] = dense.ADAPTERS | conv.ADAPTERS | conv_transpose.ADAPTERS
 """By name of the class."""
 
 _LEFT_ALONE = ("YatEmbed",)
 
-_UPSAMPLE = (
-    "Use nn.Upsample and a YatConv instead, or export this part with torch.onnx.export, "
-    "which writes the layer in standard ops."
-)
 _NO_OP_YET = {
-    "YatConvTranspose1D": _UPSAMPLE,
-    "YatConvTranspose2D": _UPSAMPLE,
-    "YatConvTranspose3D": _UPSAMPLE,
     "MultiHeadYatAttention": "Use nn.MultiheadAttention instead, or export this part with "
     "torch.onnx.export, which writes the layer in standard ops.",
 }
@@ -151,9 +143,7 @@ def _build(module: nn.Module, adapter: Adapter, who: str) -> nn.Module:
         ) from error
     for name in adapter.parameters:
         layer.register_parameter(name, module._parameters.get(name))
-    for name, hooks in vars(module).items():
-        if name.startswith("_forward_"):
-            setattr(layer, name, copy.copy(hooks))
+    copy_hooks(module, layer)
     layer.training = module.training
     for name in _DESCRIPTIONS & vars(module).keys():
         setattr(layer, name, getattr(module, name))

@@ -14,7 +14,11 @@ _NORM_SQ_TOLERANCE = 1e-6
 
 
 def shared_options(m: Any) -> dict[str, Any]:
-    """Read what all layers have; 0.2.24 has no constant, softplus or scalar bias, nor learned ε."""
+    """Read what all layers have.
+
+    0.2.24 has no constant, softplus or scalar bias, nor learned ε. Transposed convolutions do not
+    normalise weights.
+    """
     return {
         "bias": m.bias is not None,
         "constant_bias": _constant_bias(m),
@@ -23,10 +27,23 @@ def shared_options(m: Any) -> dict[str, Any]:
         "constant_alpha": m._constant_alpha_value,
         "epsilon": m.epsilon,
         "learnable_epsilon": getattr(m, "epsilon_param", None) is not None,
-        "weight_normalized": m.weight_normalized,
+        "weight_normalized": getattr(m, "weight_normalized", False),
         # The parameters are replaced later, so they need no memory and no random numbers.
         "device": "meta",
     }
+
+
+def convolution_options(m: Any) -> dict[str, Any]:
+    """Read what convolutions and transposed convolutions have."""
+    drops = bool(m.use_dropconnect)
+    return {
+        "padding_mode": m.padding_mode,
+        "use_alpha": m.alpha is not None,
+        "use_dropconnect": drops,
+        "drop_rate": m.drop_rate if drops else 0.0,
+        "mask": m.mask,
+        "dtype": m.compute_dtype,
+    } | shared_options(m)
 
 
 def _constant_bias(m: Any) -> float | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
 from nmn_export.layers.constants import Float32Constants
-from nmn_export.layers.folded import Foldable, Folded, FoldedYat
+from nmn_export.layers.folded import Foldable, Folded, FoldedYat, copy_hooks
 from nmn_export.ops.yat import compute_dtype
 
 
@@ -30,6 +30,7 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     # A layer may hold others, which have to be folded first. It has more modules than they have.
     for layer in sorted(layers, key=lambda m: len(list(m.modules()))):
         replacement = layer.fold()
+        copy_hooks(layer, replacement)
         memo |= {id(t): t for t in (*replacement.parameters(), *replacement.buffers())}
         memo[id(layer)] = copy.deepcopy(replacement, memo)
     folded: nn.Module = copy.deepcopy(model, memo)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
+from nmn_export.layers.attention_mask import boolean_mask
 from nmn_export.layers.feature_maps import FeatureMap, MaclaurinFeatures, RadialFeatures
-from nmn_export.layers.mask import hide_keys
 from nmn_export.layers.scalars import has_kernels
 from nmn_export.ops.linear_attention import (
     LinearState,
@@ -50,20 +50,25 @@ class LinearYatAttention(nn.Module):
         mask: Tensor | None = None,
         epsilon: Scalar | None = None,
     ) -> Tensor:
-        """Map queries, keys and values to outputs [..., Lq, E] in the dtype of `v`.
+        """Map queries, keys and values to outputs [B, H, Lq, E] in the dtype of `v`.
 
         Args:
-            q: [..., Lq, D].
-            k: [..., Lk, D]; Lk = Lq if causal.
-            v: [..., Lk, E].
-            mask: Boolean, broadcasts to [..., 1, Lk]. Keys that are false are not attended to.
+            q: [B, H, Lq, D].
+            k: [B, H, Lk, D]; Lk = Lq if causal.
+            v: [B, H, Lk, E].
+            mask: Says which keys are attended to, the same for all queries: booleans, or zeros and
+                ones, that broadcast to [B, H, 1, Lk].
             epsilon: In place of ε of the denominator and of the features.
 
         Raises:
             NmnExportError: The mask differs between queries, or a causal form has other numbers of
                 queries and keys.
+            OptionError: The mask has a wrong shape, or numbers that look like added ones.
         """
-        qf, kf = self.features(q, epsilon), hide_keys(self.features(k, epsilon), mask)
+        qf, kf = self.features(q, epsilon), self.features(k, epsilon)
+        if mask is not None:
+            seen = boolean_mask(mask, (*k.shape[:2], q.shape[-2], k.shape[-2]))
+            kf = torch.where(_of_keys(seen), kf, 0.0)
         epsilon = self.epsilon if epsilon is None else epsilon
         return attend(qf, kf, v, epsilon, self.signed, self.causal)
 
@@ -118,6 +123,18 @@ def attend(
         return causal_linear_attention(qf, kf, v, epsilon, signed)
     out = torch.ops.nmn.causal_linear_attention(qf, kf, v.to(qf.dtype), epsilon, signed)
     return saturate(out, v.dtype)
+
+
+def _of_keys(seen: Tensor) -> Tensor:
+    """Return a mask of keys [B, H, 1, Lk] as [B, H, Lk, 1], or raise `NmnExportError`."""
+    if seen.shape[-2] != 1:
+        raise NmnExportError(
+            "The mask of linear attention is the same for all queries",
+            got=f"shape {tuple(seen.shape)}",
+            fix="Give it shape (batch, 1, 1, keys). Use causal=True in place of a causal mask. "
+            "Other masks need exact attention.",
+        )
+    return seen.mT
 
 
 # Upstream's functions, whose tensors are [batch, length, heads, features].

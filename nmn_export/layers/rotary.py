@@ -7,21 +7,19 @@ import torch
 from torch import Tensor
 
 from nmn_export.errors import NmnExportError, OptionError
+from nmn_export.layers.attention_functions import SOFTERMAX_GUARD, attend
+from nmn_export.layers.attention_heads import any_head
+from nmn_export.layers.attention_mask import added_to_scores, boolean_mask, visible_keys
 from nmn_export.layers.folded import Folded
 from nmn_export.layers.linear_attention import LinearYatAttention
-from nmn_export.layers.mask import attending, boolean
 from nmn_export.layers.options import check_scalars
 from nmn_export.layers.performer import performer
 from nmn_export.layers.rotary_heads import RotaryHeads, RotaryState
-from nmn_export.layers.scalars import YatScalars, has_kernels
-from nmn_export.ops.attention import yat_attention
+from nmn_export.layers.scalars import YatScalars
 from nmn_export.ops.linear_attention import LinearState
 from nmn_export.ops.yat import Scalar, compute_dtype
 
 NORMALIZATIONS = ("softmax", "softermax", "l1")
-
-SOFTERMAX_GUARD = 1e-12
-"""Added to the sum of powers."""
 
 
 class RotaryYatAttention(RotaryHeads, YatScalars, Folded):
@@ -167,28 +165,33 @@ class RotaryYatAttention(RotaryHeads, YatScalars, Folded):
 
         Args:
             x: Of any floating dtype.
-            mask: Boolean, broadcasts to [B, H, L, L]; true where a query attends to a key. That of
-                a performer is the same for all queries: [B, 1, 1, L]. A token that attends to no
-                key in any head becomes zero, without the bias of the last projection.
+            mask: Says which keys a query attends to: booleans, or zeros and ones, that broadcast to
+                [B, H, L, L]. That of a performer is the same for all queries: [B, 1, 1, L]. A token
+                that attends to no key in any head becomes zero, without the last bias.
             deterministic: Has no effect; the layer has no dropout.
             position_offset: Position of the first token: a number, or a tensor of one element.
 
         Raises:
             NmnExportError: The input or the mask does not fit, or there are too many tokens.
+            OptionError: The mask has a wrong shape or dtype.
         """
         del deterministic
         x = self._checked(x, 3)
-        length = x.shape[1]
+        batch, length, _ = x.shape
+        shape = (batch, self.num_heads, length, length)
         q, k, v = self._heads(x, self.rotary.positions(position_offset, length))
+        visible = None
         if self.performer is None:
-            out = self._exact(q, k, v, mask)
+            added = added_to_scores(mask, None, None, shape, v.dtype)
+            out = self._exact(q.to(v.dtype), k.to(v.dtype), v, added)
+            if added is not None:
+                visible = visible_keys(added, self.causal, shape)
         else:
             out = self.performer(q, k, v, mask, self._performer_epsilon())
+            if mask is not None:
+                visible = boolean_mask(mask, shape)
         out = self._merged(out, self._scalars()[2])
-        if mask is None:
-            return out
-        attends = attending(mask, length, self.causal and self.performer is None)
-        return torch.where(attends, out, 0.0)
+        return out if visible is None else out.where(any_head(visible), 0)
 
     def initial_state(self, batch: int) -> RotaryState:
         """Return the state of `batch` sequences without tokens.
@@ -249,20 +252,15 @@ class RotaryYatAttention(RotaryHeads, YatScalars, Folded):
             )
         return self.performer
 
-    def _exact(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Return exact attention [B, H, L, D], by the op where α and ε are numbers."""
+    def _exact(self, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None) -> Tensor:
+        """Return exact attention [B, H, L, D], by one op if the layer is folded."""
         epsilon, alpha, _ = self._scalars()
-        powers = {"softmax": 0.0, "softermax": self.power, "l1": 1.0}
-        guard = epsilon if self.normalization == "l1" else SOFTERMAX_GUARD
-        q, k = q.to(v.dtype), k.to(v.dtype)
-        added = None
-        if mask is not None:
-            added = torch.where(boolean(mask), 0.0, -math.inf).to(v.dtype)
-        numbers = not (isinstance(epsilon, Tensor) or isinstance(alpha, Tensor))
-        as_op = numbers and (self._folded is not None or has_kernels(v))
-        attention = torch.ops.nmn.yat_attention if as_op else yat_attention
+        guard: Scalar = SOFTERMAX_GUARD
+        if self.normalization == "l1":
+            guard = epsilon if torch.is_grad_enabled() else _number(epsilon)
+        power = {"softmax": 0.0, "softermax": self.power, "l1": 1.0}[self.normalization]
         scale = alpha / math.sqrt(self.head_dim)
-        power = powers[self.normalization]
+        attention = attend if self._folded is None else torch.ops.nmn.yat_attention
         out: Tensor = attention(q, k, v, added, epsilon, scale, self.causal, False, power, guard)
         return out
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError, OptionError
+from nmn_export.layers.attention_heads import Projection
 from nmn_export.layers.rotary_embedding import RotaryEmbedding, rotate
 from nmn_export.ops.yat import Scalar, compute_dtype
 
@@ -39,10 +40,10 @@ class RotaryHeads(nn.Module):
     num_heads: int
     head_dim: int
     dtype: torch.dtype | None
-    q_proj: nn.Linear
-    k_proj: nn.Linear
-    v_proj: nn.Linear
-    o_proj: nn.Linear | None
+    q_proj: Projection
+    k_proj: Projection
+    v_proj: Projection
+    o_proj: Projection | None
     query_ln: nn.LayerNorm | None
     key_ln: nn.LayerNorm | None
     rotary: RotaryEmbedding
@@ -80,8 +81,8 @@ class RotaryHeads(nn.Module):
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
         self.rotary = RotaryEmbedding(self.head_dim, max_seq_len, theta, device)
 
-        def projection() -> nn.Linear:
-            return nn.Linear(embed_dim, embed_dim, use_bias, device, storage)
+        def projection() -> Projection:
+            return Projection(embed_dim, embed_dim, use_bias, device, storage)
 
         def norm() -> nn.LayerNorm:
             return nn.LayerNorm(self.head_dim, 1e-6, bias=False, device=device, dtype=storage)
@@ -112,7 +113,7 @@ class RotaryHeads(nn.Module):
         """
         heads = (*x.shape[:2], self.num_heads, self.head_dim)
         q, k, v = (
-            _project(x, linear).reshape(heads).transpose(1, 2)
+            linear(x).reshape(heads).transpose(1, 2)
             for linear in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = _normalize(q, self.query_ln), _normalize(k, self.key_ln)
@@ -124,12 +125,7 @@ class RotaryHeads(nn.Module):
         out = out.transpose(1, 2).flatten(2)
         if isinstance(scale, Tensor) or scale != 1:
             out = out * (scale.to(out.dtype) if isinstance(scale, Tensor) else scale)
-        return out if self.o_proj is None else _project(out, self.o_proj)
-
-
-def _project(x: Tensor, linear: nn.Linear) -> Tensor:
-    bias = None if linear.bias is None else linear.bias.to(x.dtype)
-    return F.linear(x, linear.weight.to(x.dtype), bias)
+        return out if self.o_proj is None else self.o_proj(out)
 
 
 def _normalize(x: Tensor, norm: nn.LayerNorm | None) -> Tensor:

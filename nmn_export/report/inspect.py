@@ -31,7 +31,8 @@ class OpReport:
         attributes: Attributes, except those of the plugin.
         parameters: Number of elements of W and B.
         flops: FLOPs of one run: two per tap of each output element, two per input element for its
-            square, and those of the epilogue. A dynamic axis counts as size 1.
+            square, and those of the epilogue. In a transposed convolution, an input element has
+            the taps. A dynamic axis counts as size 1.
         bytes: Bytes of X, W, B and Y, each moved once. A dynamic axis counts as size 1.
     """
 
@@ -60,6 +61,7 @@ def inspect_model(model: onnx.ModelProto) -> list[OpReport]:
         x, y = _shape(values.get(node.input[0])), _shape(values.get(node.output[0]))
         taps, parameters = math.prod(weight[1:]), math.prod(weight) + math.prod(bias)
         inputs, outputs = _elements(x), _elements(y)
+        multiplied = inputs if node.op_type == "YatConvTranspose" else outputs
         dtype = helper.tensor_dtype_to_np_dtype(data_type)
         reports.append(
             OpReport(
@@ -71,7 +73,7 @@ def inspect_model(model: onnx.ModelProto) -> list[OpReport]:
                 dtype=dtype.name,
                 attributes=_attributes(node),
                 parameters=parameters,
-                flops=outputs * (2 * taps + EPILOGUE_FLOPS) + 2 * inputs,
+                flops=2 * multiplied * taps + EPILOGUE_FLOPS * outputs + 2 * inputs,
                 bytes=dtype.itemsize * (inputs + parameters + outputs),
             )
         )

@@ -216,13 +216,6 @@ def refusal(model: nn.Module) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3])
-def test_transposed_convolution_is_refused(nmn_torch: ModuleType, rank: int) -> None:
-    layer = getattr(nmn_torch, f"YatConvTranspose{rank}D")(2, 3, 3)
-    expected = f"got YatConvTranspose{rank}D at '1.0'. Use nn.Upsample and a YatConv"
-    assert expected in refusal(nn.Sequential(nn.ReLU(), nn.Sequential(layer)))
-
-
 def test_attention_is_refused(nmn_torch: ModuleType) -> None:
     message = refusal(nn.ModuleDict({"attn": nmn_torch.MultiHeadYatAttention(8, 2)}))
     assert "got MultiHeadYatAttention at 'attn'. Use nn.MultiheadAttention" in message

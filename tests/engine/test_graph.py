@@ -1,5 +1,8 @@
 """The graph that TensorRT gets, tested without TensorRT."""
 
+import math
+from operator import attrgetter
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -16,7 +19,14 @@ from nmn_export.ops import DOMAIN, OPS
 from nmn_export.runtime.arrays import to_torch
 from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
-from tests.cases import CONV_CASES, DENSE_CASES, conv_case, dense_case, with_dtypes
+from tests.cases import (
+    CONV_CASES,
+    CONV_TRANSPOSE_CASES,
+    DENSE_CASES,
+    conv_case,
+    dense_case,
+    with_dtypes,
+)
 from tests.graph.networks import one_node, output_of
 
 
@@ -27,7 +37,10 @@ def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
     return ir.to_proto(graph)
 
 
-@pytest.mark.parametrize(("case", "dtype"), with_dtypes((*DENSE_CASES, *CONV_CASES), torch.float16))
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    with_dtypes((*DENSE_CASES, *CONV_CASES, *CONV_TRANSPOSE_CASES), torch.float16),
+)
 def test_a_decomposed_op_computes_the_same_as_its_body(case, dtype):
     model = one_node(case, dtype)
     result = decomposed(model)
@@ -47,6 +60,18 @@ def test_computations_on_parameters_are_folded(small_file):
     assert len(ops) < 20
     assert not {"Where", "Shape", "Equal", "Constant", "Expand"} & set(ops)
     assert "yat_conv.weight" not in {tensor.name for tensor in graph.initializer}
+
+
+@pytest.mark.parametrize("case", CONV_TRANSPOSE_CASES[::5], ids=attrgetter("id"))
+def test_filters_of_a_transposed_convolution_are_folded_in_every_variant(case):
+    graph = decomposed(one_node(case)).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type in {"Conv", "ConvTranspose"}]
+    assert products
+    for node in products:
+        assert all(name in constants for name in node.input[1:]), node.name
+    filters = math.prod(case.tensors()[1].shape)
+    assert sum(math.prod(t.dims) >= filters > 1 for t in constants.values()) <= 1
 
 
 def test_only_the_named_ops_are_decomposed(small_net, small_file):
