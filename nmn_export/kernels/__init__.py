@@ -10,7 +10,8 @@ Each op is a package, `dense`, `conv`, `conv_transpose` and `attention`:
 `conv` also has what it shares with `conv_transpose`: channels_last.py, which packs an image into
 pixels, patches.py, the products of patches and filters, and images.py, the launch. `attention` has
 options.py and plan.py, the attributes and the choice of tile; and scores.py, softmax.py and
-split_keys.py, the parts of its kernel. All ops share:
+split_keys.py, the parts of its kernel. `linear_attention` has a table of arguments of its own. All
+ops share:
 
     yat.py          the formula, and products of tiles
     load_store.py   loads and stores of tiles

@@ -27,6 +27,8 @@ NAMES = (
     "yat_conv_transpose_fp32_bf16x6_general",
     "yat_attention_fp16_plain_64",
     "yat_attention_bf16_split_64",
+    "linear_attention_sum_fp32",
+    "linear_attention_output_bf16",
 )
 
 

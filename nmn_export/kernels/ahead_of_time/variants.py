@@ -8,6 +8,7 @@ from nmn_export.kernels.attention.variants import attention_variants
 from nmn_export.kernels.conv.variants import conv_variants
 from nmn_export.kernels.conv_transpose.variants import conv_transpose_variants
 from nmn_export.kernels.dense.variants import dense_variants
+from nmn_export.kernels.linear_attention.variants import linear_attention_variants
 
 _SOURCES: tuple[Callable[[int], Iterator[Variant]], ...] = (
     shared_variants,
@@ -15,6 +16,7 @@ _SOURCES: tuple[Callable[[int], Iterator[Variant]], ...] = (
     conv_variants,
     conv_transpose_variants,
     attention_variants,
+    linear_attention_variants,
 )
 """Each yields kernels for a compute capability."""
 
