@@ -124,7 +124,8 @@ class FoldedYatConv(FoldedYat):
 
     def forward(self, input: Tensor, deterministic: bool | None = None) -> Tensor:
         """Map the input of the layer to its output. `deterministic` has no effect in inference."""
-        del deterministic
+        if input.ndim == self.weight.ndim - 1:
+            return self.forward(input.unsqueeze(0), deterministic).squeeze(0)
         return self.product(input if self.padder is None else self.padder(input))
 
     def product(self, x: Tensor) -> Tensor:
@@ -168,7 +169,8 @@ class FoldedYatConvTranspose(FoldedYat):
         deterministic: bool | None = None,
     ) -> Tensor:
         """Map the input of the layer to its output. `deterministic` has no effect in inference."""
-        del deterministic
+        if input.ndim == self.weight.ndim - 1:
+            return self.forward(input.unsqueeze(0), output_size, deterministic).squeeze(0)
         if output_size is None:
             return self.product(input)
         kernel = self.weight.shape[2:]
