@@ -103,7 +103,7 @@ def test_a_bad_option_of_a_transposed_convolution_is_refused(
     [
         (
             torch.zeros(7, 7),
-            r"YatConvTranspose2d takes input of 4 dimensions .*; got shape \(4,",
+            r"YatConvTranspose2d takes input of 4 dimensions .*; got shape \(7,",
         ),
         (torch.zeros(1, 3, 7, 7), r"YatConvTranspose2d takes 4 input channels; got 3 in shape"),
         (
