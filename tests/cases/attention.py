@@ -134,6 +134,7 @@ ATTENTION_CASES = (
         "near-competing-keys", values="near", features=32, keys=15, size=0.006, epsilon=1e-9
     ),
     AttentionCase("equal", values="equal", features=16, epsilon=0.01),
+    AttentionCase("equal-small-epsilon", values="equal", features=65, queries=17, keys=17),
     AttentionCase("zeros", values="zeros"),
     AttentionCase("large", size=100.0, features=32),
     AttentionCase("tiny", size=1e-3),

@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
+import onnx.inliner
 import onnx_ir as ir
 import pytest
 import torch
@@ -142,6 +144,20 @@ def test_nan_stays_nan_in_its_query(dtype: torch.dtype) -> None:
         y = output_of(runner, **inputs)
         assert y[0, 1, 2].isnan().all(), runner.name
         assert y.isnan().any(-1).sum() == 1, runner.name
+
+
+@pytest.mark.parametrize("case_id", ["hidden-rows", "softermax-hidden-rows"])
+@pytest.mark.parametrize("beside", [(), ATTENTION_CASES], ids=["its variant", "for all cases"])
+def test_no_value_on_the_way_is_nan(case_id: str, beside: Sequence[AttentionCase]) -> None:
+    case = attention_case(case_id)
+    model = onnx.inliner.inline_local_functions(one_attention_node(case, beside=beside))
+    known = onnx.shape_inference.infer_shapes(model).graph.value_info
+    floats = [v for v in known if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
+    model.graph.output.extend(floats)
+    inputs = {name: t.numpy() for name, t in tensors_of(case).items()}
+    found = OnnxRuntimeRunner(model).run(inputs)
+    assert len(found) > 20
+    assert not {name for name, values in found.items() if np.isnan(values).any()}
 
 
 EMPTY = ("plain", "grouped-keys", "mask-of-keys", "causal-and-mask", "spherical", "softermax")
