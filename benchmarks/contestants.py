@@ -1,6 +1,7 @@
 """The four contestants of a CPU benchmark, built from one network of our layers.
 
-linear: the network with plain convolutions and linear layers instead of ⵟ layers; the baseline.
+linear: the network with plain convolutions, linear layers and softmax attention instead of ⵟ
+        layers; the baseline.
 ours:   the network, exported by `nmn_export.export`.
 naive:  the network with the layers of the `nmn` package, exported by `torch.onnx.export`.
 eager:  the network in PyTorch, without export.
@@ -18,13 +19,28 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from benchmarks.attention_twins import (
+    AttentionOnly,
+    SoftmaxAttention,
+    SoftmaxOnly,
+    UpstreamAttention,
+    UpstreamOnly,
+)
 from nmn_export import export
 from nmn_export.graph.capture import quiet
-from nmn_export.layers import YatConv, YatDense, YatLayer
+from nmn_export.layers import (
+    MultiHeadYatAttention,
+    YatConv,
+    YatConvTranspose,
+    YatDense,
+    YatLayer,
+)
 
 NAMES = ("linear", "ours", "naive", "eager")
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 def contestants(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
@@ -55,7 +71,7 @@ def contestants(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
 
 
 def linear_twin(model: nn.Module) -> nn.Module:
-    """Return a copy with a convolution or linear layer instead of each ⵟ layer."""
+    """Return a copy with a convolution, linear layer or softmax attention for each ⵟ layer."""
     return _replace(model, _linear)
 
 
@@ -64,30 +80,47 @@ def upstream_twin(model: nn.Module) -> nn.Module:
     return _replace(model, _upstream)
 
 
-def _replace(model: nn.Module, make: Callable[[YatLayer], nn.Module]) -> nn.Module:
-    memo: dict[int, Any] = {id(m): make(m) for m in model.modules() if isinstance(m, YatLayer)}
+_Layer = YatLayer | MultiHeadYatAttention | AttentionOnly
+
+
+def _replace(model: nn.Module, make: Callable[[Any], nn.Module]) -> nn.Module:
+    memo: dict[int, Any] = {id(m): make(m) for m in model.modules() if isinstance(m, _Layer)}
     twin: nn.Module = copy.deepcopy(model, memo)
     return twin.eval()
 
 
-def _linear(layer: YatLayer) -> nn.Module:
+def _linear(layer: _Layer) -> nn.Module:
+    if isinstance(layer, MultiHeadYatAttention):
+        return SoftmaxAttention(layer)
+    if isinstance(layer, AttentionOnly):
+        return SoftmaxOnly(layer.is_causal)
     bias = layer.bias is not None
     if isinstance(layer, YatDense):
         return nn.Linear(layer.in_features, layer.out_features, bias)
-    assert isinstance(layer, YatConv)
-    return _CONVOLUTIONS[layer.rank](
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        layer.stride,
-        layer.pads[: layer.rank],
-        layer.dilation,
-        layer.groups,
-        bias,
-    )
+    assert isinstance(layer, YatConv | YatConvTranspose)
+    kinds = _TRANSPOSED if isinstance(layer, YatConvTranspose) else _CONVOLUTIONS
+    return kinds[layer.rank](bias=bias, **_geometry(layer))
 
 
-def _upstream(layer: YatLayer) -> nn.Module:
+def _geometry(layer: YatConv | YatConvTranspose) -> dict[str, Any]:
+    """Return the options that PyTorch's and upstream's convolutions have under the same names."""
+    transposed = isinstance(layer, YatConvTranspose)
+    return {
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "kernel_size": layer.kernel_size,
+        "stride": layer.stride,
+        "padding": layer.pads[: layer.rank],
+        "dilation": layer.dilation,
+        "groups": layer.groups,
+    } | ({"output_padding": layer.output_padding} if transposed else {})
+
+
+def _upstream(layer: _Layer) -> nn.Module:
+    if isinstance(layer, MultiHeadYatAttention):
+        return UpstreamAttention(layer)
+    if isinstance(layer, AttentionOnly):
+        return UpstreamOnly(layer.is_causal)
     nmn = importlib.import_module("nmn.torch")
     options: dict[str, Any] = {
         "bias": layer.bias is not None,
@@ -97,17 +130,9 @@ def _upstream(layer: YatLayer) -> nn.Module:
     if isinstance(layer, YatDense):
         twin = nmn.YatNMN(layer.in_features, layer.out_features, **options)
     else:
-        assert isinstance(layer, YatConv)
-        twin = getattr(nmn, f"YatConv{layer.rank}D")(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            stride=layer.stride,
-            padding=layer.pads[: layer.rank],
-            dilation=layer.dilation,
-            groups=layer.groups,
-            **options,
-        )
+        assert isinstance(layer, YatConv | YatConvTranspose)
+        kind = "YatConvTranspose" if isinstance(layer, YatConvTranspose) else "YatConv"
+        twin = getattr(nmn, f"{kind}{layer.rank}D")(**_geometry(layer), **options)
     twin.load_state_dict(layer.state_dict())
     upstream: nn.Module = twin
     return upstream

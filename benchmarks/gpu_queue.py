@@ -30,7 +30,7 @@ class Candidate:
     """A tile of the sweep, with the schedule for a dense layer or attention.
 
     Attributes:
-        schedule: Schedule of `DensePlan`; "split" or "whole" for attention; empty for a convolution.
+        schedule: Schedule of `DensePlan`; "whole" or "split" for attention; else empty.
         m: Output rows per tile.
         n: Output columns per tile, or keys per step of attention.
         k: Features per step.

@@ -71,7 +71,7 @@ def _checks(kinds: dict[str, list[Record]]) -> str:
 def _timing(results: list[Record], machine: Record) -> str:
     if not results:
         return ""
-    head = f"{'shape':32}{'mode':15}{'linear µs':>11}{'fused µs':>11}"
+    head = f"{'shape':40}{'mode':15}{'linear µs':>11}{'fused µs':>11}"
     head += "".join(f"{name:>12}" for name in RATIOS)
     lines = [head + f"{'target':>9}{'copy':>7}{'matmul':>8}  95 % interval of fused"]
     for result in results:
@@ -83,7 +83,7 @@ def _timing(results: list[Record], machine: Record) -> str:
         interval = f"{rows['fused']['ratio_low']:.3f} to {rows['fused']['ratio_high']:.3f}"
         copy, matmul = achieved(result, machine)
         lines.append(
-            f"{result['shape']:32}{result['mode']:15}{times}{ratios}"
+            f"{result['shape']:40}{result['mode']:15}{times}{ratios}"
             f"{result['target']:8.2f}×{copy:>7}{matmul:>8}  {interval}"
         )
     return "\n".join(lines)
@@ -110,13 +110,13 @@ def _tiles(results: list[Record]) -> str:
             sweeps.setdefault((result["shape"], result["mode"]), []).append(result)
     if not sweeps:
         return ""
-    lines = [f"{'tile sweep':32}{'mode':15}{'plan':>9}{'best':>9}{'tried':>7}  best tile"]
+    lines = [f"{'tile sweep':40}{'mode':15}{'plan':>9}{'best':>9}{'tried':>7}  best tile"]
     for (shape, mode), sweep in sweeps.items():
         ratios = {r["tile"]: r["seconds"]["fused"]["ratio"] for r in sweep}
         best = min(ratios, key=ratios.__getitem__)
         plan = f"{ratios['plan']:.3f}×" if "plan" in ratios else "-"
         lines.append(
-            f"{shape:32}{mode:15}{plan:>9}{f'{ratios[best]:.3f}×':>9}{len(ratios):7}  {best}"
+            f"{shape:40}{mode:15}{plan:>9}{f'{ratios[best]:.3f}×':>9}{len(ratios):7}  {best}"
         )
     return "\n".join(lines)
 

@@ -251,6 +251,8 @@ def main(folder: Path, out: Path) -> None:
     """Read the manifest and write the generated sources."""
     text = (folder / MANIFEST).read_bytes()
     manifest = json.loads(text)
+    # Other kernels are for PyTorch only.
+    manifest["kernels"] = [k for k in manifest["kernels"] if k["op"] in ("", *manifest["ops"])]
     if not manifest["kernels"]:
         raise SystemExit(f"error: {MANIFEST} must contain kernels; build them")
     names = {kernel["name"] for kernel in manifest["kernels"]}

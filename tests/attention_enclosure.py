@@ -7,7 +7,7 @@ from nmn_export.ops import exact_yat_attention
 from nmn_export.ops.yat import compute_dtype
 from tests import enclosure
 from tests.cases import AttentionCase
-from tests.enclosure import Parts, assert_within, interval
+from tests.enclosure import Parts, assert_between, enclose
 
 
 def assert_attention_near_exact(
@@ -25,7 +25,7 @@ def assert_attention_near_exact(
         arguments: Those of the torch op, in the dtype of `y`.
         rounds_weights: See `attention_bounds`.
     """
-    assert_within(y, *attention_bounds(y.dtype, case, arguments, rounds_weights=rounds_weights))
+    assert_between(y, *attention_bounds(y.dtype, case, arguments, rounds_weights=rounds_weights))
 
 
 def attention_bounds(
@@ -81,7 +81,7 @@ def _scores(wide: torch.dtype, arguments: tuple[object, ...]) -> tuple[Tensor, T
         queries, keys = dot.shape[-2:]
         later = torch.ones(queries, keys, dtype=torch.bool).triu(keys - queries + 1)
         hidden = hidden.masked_fill(later, float("-inf"))
-    low, high = interval(wide, Parts(exact, dot, q_sq, k_sq, 0.0), epsilon, scale)
+    low, _, high = enclose(wide, Parts(exact, dot, q_sq, k_sq, 0.0), epsilon, scale)
     return low + hidden, high + hidden
 
 

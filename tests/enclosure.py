@@ -6,14 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nmn_export.ops import exact_yat_conv, exact_yat_dense
+from nmn_export.ops import exact_yat_conv, exact_yat_conv_transpose, exact_yat_dense
 from nmn_export.ops.yat import compute_dtype, unit_rows
-from tests.cases import ConvCase, DenseCase
+from tests.cases import Case, ConvCase, ConvTransposeCase, DenseCase
 
 UNITS = 16.0
 """Largest rounding error of sums of products, in units of (‖x‖² + ‖w‖²) u."""
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Parts:
 
 def assert_near_exact(
     y: Tensor,
-    case: DenseCase | ConvCase,
+    case: Case,
     arguments: tuple[object, ...],
     *,
     bias_in_distance: bool = False,
@@ -46,11 +48,11 @@ def assert_near_exact(
         bias_in_distance: Whether the program adds the bias before it takes the dot product from
             the norms, so that the distance has no more digits than the bias leaves it.
     """
-    assert_within(y, *bounds(y.dtype, case, arguments, bias_in_distance=bias_in_distance))
+    assert_between(y, *bounds(y.dtype, case, arguments, bias_in_distance=bias_in_distance))
 
 
-def assert_within(y: Tensor, low: Tensor, exact: Tensor, high: Tensor) -> None:
-    """Fail unless every element of `y` is in its interval."""
+def assert_between(y: Tensor, low: Tensor, exact: Tensor, high: Tensor) -> None:
+    """Fail unless every element of `y` is between the bounds, which `bounds` or `enclose` gives."""
     assert y.shape == exact.shape
     wrong = ~((low <= y.double()) & (y.double() <= high))
     if wrong.any():
@@ -64,14 +66,24 @@ def assert_within(y: Tensor, low: Tensor, exact: Tensor, high: Tensor) -> None:
 
 def bounds(
     dtype: torch.dtype,
-    case: DenseCase | ConvCase,
+    case: Case,
     arguments: tuple[object, ...],
     *,
     bias_in_distance: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the smallest, the exact and the largest output, in float64."""
-    parts = _dense_parts(arguments) if isinstance(case, DenseCase) else _conv_parts(arguments)
-    low, high = interval(dtype, parts, case.epsilon, case.alpha, bias_in_distance)
+    return enclose(dtype, _PARTS[type(case)](arguments), case.epsilon, case.alpha, bias_in_distance)
+
+
+def enclose(
+    dtype: torch.dtype,
+    parts: Parts,
+    epsilon: float,
+    alpha: float,
+    bias_in_distance: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the smallest, the exact and the largest output for given terms, in float64."""
+    low, high = _interval(dtype, parts, epsilon, alpha, bias_in_distance)
     assert (
         ((low <= parts.exact) & (parts.exact <= high))
         .logical_or(parts.exact.abs() > torch.finfo(dtype).max)
@@ -80,10 +92,9 @@ def bounds(
     return low, parts.exact, high
 
 
-def interval(
-    dtype: torch.dtype, parts: Parts, epsilon: float, alpha: float, bias_in_distance: bool = False
+def _interval(
+    dtype: torch.dtype, parts: Parts, epsilon: float, alpha: float, bias_in_distance: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the smallest and the largest ⵟ-product that rounding can explain."""
     u = UNITS * torch.finfo(compute_dtype(dtype)).eps
     norms = parts.x_sq + parts.w_sq
     bias = torch.as_tensor(parts.bias).abs()
@@ -134,3 +145,32 @@ def _conv_parts(arguments: tuple[object, ...]) -> Parts:
         w64.square().flatten(1).sum(1).reshape(per_channel),
         0.0 if bias is None else bias.double().reshape(per_channel),
     )
+
+
+def _conv_transpose_parts(arguments: tuple[object, ...]) -> Parts:
+    x, weight, bias, _, _, strides, pads, dilations, output_padding, group = arguments
+    rank = len(strides)
+    after = [extra - p for extra, p in zip(output_padding, pads[rank:], strict=True)]
+    ends = [p for i in reversed(range(rank)) for p in (-pads[i], after[i])]
+    x64, w64 = x.double(), weight.double()
+
+    def convolve(t: Tensor, filters: Tensor) -> Tensor:
+        y = _TRANSPOSED[rank](t, filters, None, strides, 0, 0, group, dilations)
+        return F.pad(y, ends)
+
+    per_channel = (-1, *[1] * rank)
+    w_sq = w64.square().reshape(group, -1, *weight.shape[1:]).sum(1).flatten(2).sum(2)
+    return Parts(
+        exact_yat_conv_transpose(*arguments),
+        convolve(x64, w64),
+        convolve(x64.square(), torch.ones_like(w64)),
+        w_sq.reshape(per_channel),
+        0.0 if bias is None else bias.double().reshape(per_channel),
+    )
+
+
+_PARTS = {
+    DenseCase: _dense_parts,
+    ConvCase: _conv_parts,
+    ConvTransposeCase: _conv_transpose_parts,
+}

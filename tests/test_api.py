@@ -10,7 +10,7 @@ from torch import nn
 import nmn_export.api
 import nmn_export.graph.file
 from nmn_export import CheckError, NmnExportError, check, export, parameter_hash, run
-from nmn_export.layers import YatDense
+from nmn_export.layers import YatConv1d, YatConv2d, YatDense
 from nmn_export.report.inspect import provenance
 
 
@@ -50,7 +50,25 @@ def test_a_dynamic_axis_may_be_given_as_pytorch_has_it(small_net, tmp_path, size
     assert shape.dim[0].dim_param == name
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("inline", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_empty_batch_runs_through_every_kind_of_layer(tmp_path, inline, dtype):
+    path, x = tmp_path / "m.onnx", torch.randn(2, 4, 7, 6)
+    net = nn.Sequential(
+        YatConv2d(4, 6, 3, padding=1, padding_mode="reflect"),
+        YatConv2d(6, 6, 3, groups=3, dilation=2, padding=2),
+        nn.Flatten(2),
+        YatConv1d(6, 5, 2, stride=2),
+        YatDense(21, 3, spherical=True),
+    )
+    axes = {"input": {0: "batch"}}
+    export(net, {"input": x}, path, dynamic_shapes=axes, inline=inline, dtype=dtype)
+    assert net(x[:0]).shape == (0, 5, 3)
+    result = run(path, {"input": x[:0].numpy().astype(dtype)})["output"]
+    assert (result.shape, result.dtype) == ((0, 5, 3), dtype)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2, 7])
 def test_run_agrees_with_pytorch(small_net, small_file, batch):
     x = torch.randn(batch, 3, 10, 10)
     with torch.no_grad():

@@ -14,19 +14,36 @@ _NORM_SQ_TOLERANCE = 1e-6
 
 
 def shared_options(m: Any) -> dict[str, Any]:
-    """Read what all layers have; 0.2.24 has no constant, softplus or scalar bias, nor learned ε."""
+    """Read what all layers have.
+
+    Earlier releases lack the attributes that have a default here, and transposed convolutions do
+    not normalise weights.
+    """
     return {
         "bias": m.bias is not None,
         "constant_bias": _constant_bias(m),
         "softplus_bias": getattr(m, "softplus_bias", False),
         "scalar_bias": getattr(m, "scalar_bias", False),
-        "constant_alpha": m._constant_alpha_value,
+        "constant_alpha": getattr(m, "_constant_alpha_value", None),
         "epsilon": m.epsilon,
         "learnable_epsilon": getattr(m, "epsilon_param", None) is not None,
-        "weight_normalized": m.weight_normalized,
+        "weight_normalized": getattr(m, "weight_normalized", False),
         # The parameters are replaced later, so they need no memory and no random numbers.
         "device": "meta",
     }
+
+
+def convolution_options(m: Any) -> dict[str, Any]:
+    """Read what convolutions and transposed convolutions have."""
+    drops = bool(m.use_dropconnect)
+    return {
+        "padding_mode": m.padding_mode,
+        "use_alpha": m.alpha is not None,
+        "use_dropconnect": drops,
+        "drop_rate": m.drop_rate if drops else 0.0,
+        "mask": m.mask,
+        "dtype": getattr(m, "compute_dtype", None),
+    } | shared_options(m)
 
 
 def _constant_bias(m: Any) -> float | None:

@@ -1,8 +1,8 @@
 """YatAttention as an ONNX function.
 
 Whatever has a size of Lq × Lk is a pass over memory, and each pass costs about a tenth of the two
-matrix products. There are five between them and the softmax, as many as the ⵟ-product needs. Masks
-are combined in their own small shape, so that they add one pass, like that of plain attention.
+matrix products. The ⵟ-product needs five, four of which ONNX Runtime computes in place. Masks are
+combined in their own small shape, so that they add one pass, like that of plain attention.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from onnxscript import opset18 as op
 from onnxscript.values import OnnxFunction, Opset
 
 from nmn_export.graph import schema
-from nmn_export.graph.yat import PIECES, OpDefinition, Quotient, Scales
+from nmn_export.graph.yat import PIECES, Clamp, OpDefinition, Scales
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
 _OPSET = Opset(DOMAIN, VERSION)
@@ -177,7 +177,8 @@ def YatAttention(
         FoldHeads(Q, K), K, quarter, bound, epsilon=epsilon, spherical=spherical
     )
     g = op.MatMul(q * kappa, op.Transpose(k, perm=[0, 1, 3, 2]))
-    scores = Quotient(g, row, column, quarter, bound) * g
+    # Where g² overflows, it does in PyTorch, too.
+    scores = g * g / Clamp(row - g + column, quarter, bound)
     scores, sees = Hide(UnfoldHeads(scores, Q), M, Q, K, is_causal=is_causal)
     weights = FoldHeads(Weights(scores, power=power, guard=guard), K)
     return Blank(UnfoldHeads(op.MatMul(weights, V), Q), sees)

@@ -8,27 +8,11 @@ from onnxscript import opset18 as op
 from onnxscript.values import OnnxFunction, Opset
 
 from nmn_export.graph import schema
-from nmn_export.graph.yat import PIECES, ColumnTerm, OpDefinition, Quotient, Scales
+from nmn_export.graph.patches import Combine, PixelNorm, shared_pieces
+from nmn_export.graph.yat import PIECES, ColumnTerm, OpDefinition, Scales
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 
 _OPSET = Opset(DOMAIN, VERSION)
-
-
-@script(PIECES, default_opset=op)
-def PixelNorm(X: FLOAT, W: FLOAT, scale: FLOAT, group: int) -> FLOAT:
-    """Sum the squares over the channels of each pixel, [B, C, *S] to [B, group, *S], times scale.
-
-    This is a matrix product because ReduceSumSquare is slower in ONNX Runtime.
-    """
-    zero = op.Constant(value_ints=[0])
-    one = op.Constant(value_ints=[1])
-    groups = op.Reshape(op.Constant(value_int=group), one)
-    per_group = op.Shape(W, start=1, end=2)
-    rest = op.Constant(value_ints=[-1])
-    pixels = op.Reshape(X, op.Concat(zero, groups, per_group, rest, axis=0))
-    row = op.Expand(scale, op.Concat(one, per_group, axis=0))
-    size = op.Concat(zero, groups, op.Shape(X, start=2), axis=0)
-    return op.Reshape(op.MatMul(row, pixels * pixels), size)
 
 
 @script(PIECES, default_opset=op)
@@ -46,7 +30,7 @@ def PatchNorm(
 
     A convolution of all channels with ones would cost as much as the product itself.
     """
-    pixel_sq = PixelNorm(X, W, quarter, group=group)
+    pixel_sq = PixelNorm(X, op.Shape(W, start=1, end=2), quarter, group=group)
     one = op.Constant(value_ints=[1])
     groups = op.Reshape(op.Constant(value_int=group), one)
     size = op.Concat(groups, one, op.Shape(W, start=2), axis=0)
@@ -70,43 +54,11 @@ def PooledPatchNorm(
     Pooling is faster: ONNX Runtime pads a convolution's one channel to 16 and reorders it twice.
     """
     taps = op.ReduceProd(op.Shape(W, start=2), keepdims=0)
-    pixel_sq = PixelNorm(X, W, quarter * op.Cast(taps, to=FLOAT.dtype), group=group)
+    scale = quarter * op.Cast(taps, to=FLOAT.dtype)
+    pixel_sq = PixelNorm(X, op.Shape(W, start=1, end=2), scale, group=group)
     return op.AveragePool(
         pixel_sq, kernel_shape=kernel_shape, strides=strides, pads=pads, count_include_pad=1
     )
-
-
-@script(PIECES, default_opset=op)
-def Combine(
-    g: FLOAT, row: FLOAT, column: FLOAT, W: FLOAT, quarter: FLOAT, bound: FLOAT, group: int
-) -> FLOAT:
-    """Return Y from g [B, O, *S'], row [B, group, *S'] and column [O].
-
-    The shape [B, group, O/group, S'] broadcasts the norm of a group over the group's outputs.
-    """
-    zero = op.Constant(value_ints=[0])
-    one = op.Constant(value_ints=[1])
-    rest = op.Constant(value_ints=[-1])
-    groups = op.Reshape(op.Constant(value_int=group), one)
-    outputs = op.Concat(groups, op.Div(op.Shape(W, end=1), groups), axis=0)
-    quotient = Quotient(
-        op.Reshape(g, op.Concat(zero, outputs, rest, axis=0)),
-        op.Reshape(row, op.Concat(zero, groups, one, rest, axis=0)),
-        op.Reshape(column, op.Concat(outputs, one, axis=0)),
-        quarter,
-        bound,
-    )
-    return op.Reshape(quotient, op.Shape(g)) * g
-
-
-@script(PIECES, default_opset=op)
-def CombineUngrouped(
-    g: FLOAT, row: FLOAT, column: FLOAT, W: FLOAT, quarter: FLOAT, bound: FLOAT, group: int
-) -> FLOAT:
-    """Return the same for one group, whose norm broadcasts without a reshape."""
-    ones = op.Expand(op.Constant(value_int=1), op.Shape(op.Shape(W, start=2)))
-    column = op.Reshape(column, op.Concat(op.Shape(W, end=1), ones, axis=0))
-    return Quotient(g, row, column, quarter, bound) * g
 
 
 @script(_OPSET, default_opset=op)
@@ -157,12 +109,8 @@ def YatConv(
 
 def pieces(nodes: Sequence[ir.Node]) -> dict[str, OnnxFunction]:
     """Return the fastest variant of each piece that is right for all nodes, by the piece's name."""
-    ungrouped = all(node.attributes["group"].as_int() == 1 for node in nodes)
-    return {
-        PixelNorm.name: PixelNorm,
-        PatchNorm.name: PooledPatchNorm if all(map(_can_pool, nodes)) else PatchNorm,
-        Combine.name: CombineUngrouped if ungrouped else Combine,
-    }
+    pools = all(map(_can_pool, nodes))
+    return shared_pieces(nodes) | {PatchNorm.name: PooledPatchNorm if pools else PatchNorm}
 
 
 def _can_pool(node: ir.Node) -> bool:

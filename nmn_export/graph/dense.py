@@ -55,7 +55,7 @@ def Rows(X: FLOAT) -> FLOAT:
 @script(PIECES, default_opset=op)
 def Unflatten(Y: FLOAT, X: FLOAT, B: FLOAT) -> FLOAT:
     """Reshape [M, N] to [..., N]."""
-    return op.Reshape(Y, op.Concat(op.Shape(X, end=-1), op.Shape(B), axis=0))
+    return op.Reshape(Y, op.Concat(op.Shape(X, end=-1), op.Shape(B), axis=0), allowzero=1)
 
 
 @script(PIECES, default_opset=op)

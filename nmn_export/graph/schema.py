@@ -62,11 +62,20 @@ def input_index(node: ir.Node, name: str) -> int | None:
     return names.index(name) if name in names else None
 
 
-def bias_or_zero(weight: FLOAT, bias: FLOAT | None) -> FLOAT:
-    """Return the bias of a node, of shape [N], from that of the torch op: [N], [1] or none."""
-    if bias is None:
-        zeros = opset18.Expand(0.0, opset18.Shape(weight, start=0, end=1))
-        return opset18.CastLike(zeros, weight)
-    if bias.shape == weight.shape[:1]:
+def bias_or_zero(weight: FLOAT, bias: FLOAT | None, axis: int = 0, group: int = 1) -> FLOAT:
+    """Return the bias of a node, of shape [N], from that of the torch op: [N], [1] or none.
+
+    Args:
+        weight: Its size along `axis`, times `group`, is N.
+        bias: The bias of the torch op.
+        axis: The axis of outputs.
+        group: Groups of outputs.
+    """
+    if bias is not None and bias.shape[0] == weight.shape[axis] * group:
         return bias
-    return opset18.Expand(bias, opset18.Shape(weight, start=0, end=1))
+    count = opset18.Shape(weight, start=axis, end=axis + 1)
+    if group > 1:
+        count = opset18.Mul(count, opset18.Constant(value_ints=[group]))
+    if bias is None:
+        return opset18.CastLike(opset18.Expand(0.0, count), weight)
+    return opset18.Expand(bias, count)

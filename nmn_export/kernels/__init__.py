@@ -1,15 +1,17 @@
 """Fused GPU kernels of the ops, in Triton.
 
-Each op is a package, `dense`, `conv` and `attention`:
+Each op is a package, `dense`, `conv`, `conv_transpose` and `attention`:
 
     kernel.py       the Triton kernel
     launch.py       input checks, tile choice and launch from PyTorch
     weights.py      preparation of the op's weight, if it has one; does not import Triton
     variants.py     the kernels that are compiled ahead of time
 
-`conv` also has channels_last.py, which packs an image into pixels. `attention` has options.py and
-plan.py, the attributes and the choice of tile; and scores.py, softmax.py and split_keys.py, the
-parts of its kernel. The ops share:
+`conv` also has what it shares with `conv_transpose`: channels_last.py, which packs an image into
+pixels, patches.py, the products of patches and filters, and images.py, the launch. `attention` has
+options.py and plan.py, the attributes and the choice of tile; and scores.py, softmax.py and
+split_keys.py, the parts of its kernel. `linear_attention` has a table of arguments of its own. All
+ops share:
 
     yat.py          the formula, and products of tiles
     load_store.py   loads and stores of tiles
@@ -27,8 +29,8 @@ Arguments of the kernels
 ------------------------
 
 An argument has the same meaning in every kernel. Strides are in elements. "Pointer" arguments are
-to the dtype of the input unless a dtype is given. N is `out_feat_dim` (for YatConv of all groups),
-K is `in_feat_dim`, M is the number of output rows: `batch_dim` or `patch_dim`.
+to the dtype of the input unless a dtype is given. N is `out_feat_dim` (for convolutions of all
+groups), K is `in_feat_dim`, M is the number of output rows: `batch_dim` or `patch_dim`.
 
     input_pointer           the input
     weight_pointer          the planes of the weight, see `weights.Prepared`
@@ -46,9 +48,9 @@ K is `in_feat_dim`, M is the number of output rows: `batch_dim` or `patch_dim`.
     partial_sum_pointer     scratch memory for the largest exponents and the sums of parts, float32
     arrival_pointer         int32 [tiles], finished parts of each tile; zero before and after
     batch_dim               rows of the input
-    patch_dim               patches: batch · output pixels
-    in_feat_dim             features of an input row; for YatConv channels of one group
-    out_feat_dim            rows of the weight; for YatConv filters of one group
+    patch_dim               patches: batch · output pixels; for YatConvTranspose of a phase
+    in_feat_dim             features of an input row; for convolutions channels of one group
+    out_feat_dim            rows of the weight; for convolutions filters of one group
     key_head_dim            heads of keys and values
     group_dim               heads of queries that share a head of keys
     query_dim               queries of a head
@@ -59,9 +61,12 @@ K is `in_feat_dim`, M is the number of output rows: `batch_dim` or `patch_dim`.
     <axis>_dim              input size along depth, height or width
     out_<axis>_dim          output size
     kernel_<axis>           filter size, in taps
-    <axis>_stride           pixels from one patch to the next
-    <axis>_pad              zeros before the first pixel
-    <axis>_dilation         pixels from one tap to the next
+    <axis>_stride           pixels from one patch to the next; for YatConvTranspose output pixels
+                            from one input pixel to the next
+    <axis>_pad              zeros before the first pixel; for YatConvTranspose output pixels that
+                            are removed there
+    <axis>_dilation         pixels from one tap to the next; for YatConvTranspose output pixels
+    <axis>_tap_stride       taps from one tap of a phase to the next: stride / gcd(stride, dilation)
     <tensor>_<axis>_stride  stride of a tensor along an axis
     norm_scale              1 / |α|, or 0 if α = 0; α is the scale / ln 2 for softmax
     floor                   ε / |α|, the smallest denominator; infinite if α = 0

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from nmn_export.kernels.attention import launch as attention
 from nmn_export.kernels.conv import launch as conv
+from nmn_export.kernels.conv_transpose import launch as conv_transpose
 from nmn_export.kernels.dense import launch as dense
 from nmn_export.kernels.device import device_of
+from nmn_export.kernels.linear_attention import launch as linear_attention
 from nmn_export.kernels.weights import DTYPES
-from nmn_export.ops import yat_attention, yat_conv, yat_dense
+from nmn_export.ops import yat_attention, yat_conv, yat_conv_transpose, yat_dense
+from nmn_export.ops.linear_attention import causal_linear_attention
 
 _Implementation = Callable[..., Tensor]
 
@@ -23,7 +26,9 @@ def _all(*_: object) -> bool:
 _OPS: tuple[tuple[str, _Implementation, _Implementation, Callable[..., bool]], ...] = (
     ("nmn::yat_dense", dense.forward, yat_dense, _all),
     ("nmn::yat_conv", conv.forward, yat_conv, _all),
+    ("nmn::yat_conv_transpose", conv_transpose.forward, yat_conv_transpose, _all),
     ("nmn::yat_attention", attention.forward, yat_attention, attention.supports),
+    ("nmn::causal_linear_attention", linear_attention.forward, causal_linear_attention, _all),
 )
 """Torch op, its fused implementation, the eager one, and whether the fused one takes some arguments
 of a supported dtype. All have the same arguments."""

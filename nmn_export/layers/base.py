@@ -25,8 +25,9 @@ class YatLayer(YatScalars):
     """Base of the ⵟ layers that have filters or prototypes.
 
     Attributes:
-        weight: Filters or prototypes along axis 0. A kernel bank may have more of them than the
-            layer has outputs; the layer uses the first `out_count`.
+        weight: Filters or prototypes, along axis 0 unless a layer says otherwise. A kernel bank may
+            have more of them than the layer has outputs; the layer uses the first `out_count`.
+        out_count: Number of outputs.
         bias: [out_count] or [1], or `None`.
         alpha: [1] if α is learned, else `None`. With a geometric scale it is the exponent.
         mask: Buffer that multiplies the weights, or `None`.
@@ -41,13 +42,17 @@ class YatLayer(YatScalars):
     _KERNEL_BANKS: ClassVar[KernelBanks] = KernelBanks()
 
     def __init__(
-        self, weight_shape: tuple[int, ...], bank_kind: tuple[object, ...], options: SharedOptions
+        self,
+        weight_shape: tuple[int, ...],
+        out_count: int,
+        bank_kind: tuple[object, ...],
+        options: SharedOptions,
     ) -> None:
         super().__init__()
         dtype, device = options["dtype"], options["device"]
         storage = options["param_dtype"] or dtype or torch.get_default_dtype()
         check_options(options, weight_shape, compute_dtype(storage))
-        self.out_count = weight_shape[0]
+        self.out_count = out_count
         self.constant_bias = number(options["constant_bias"])
         self.geometric_alpha = options["alpha"] == "geometric"
         self.weight_normalized = options["weight_normalized"]
@@ -160,7 +165,7 @@ class YatLayer(YatScalars):
         """
         if self._bank_key is not None:
             self._KERNEL_BANKS.use(self._bank_key)
-        weight = self.weight[: self.out_count]
+        weight = self._filters()
         if drop and self.use_dropconnect:
             weight = F.dropout(weight, self.drop_rate)
         if self.mask is not None or self.weight_normalized:
@@ -169,9 +174,17 @@ class YatLayer(YatScalars):
         if self.mask is not None:
             weight = weight * self.mask
         if self.weight_normalized:
-            norm = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-            weight = weight / (norm + UNIT_NORM_GUARD).reshape(-1, *[1] * (weight.ndim - 1))
+            weight = weight / (self._filter_norms(weight) + UNIT_NORM_GUARD)
         return weight
+
+    def _filters(self) -> Tensor:
+        """Return the weights of the first `out_count` filters."""
+        return self.weight[: self.out_count]
+
+    def _filter_norms(self, weight: Tensor) -> Tensor:
+        """Return the norm of each filter, in a shape that broadcasts to the weights."""
+        norms: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+        return norms.reshape(-1, *[1] * (weight.ndim - 1))
 
     def effective_bias(self) -> Tensor | None:
         """Return the bias as [out_count], or `None`."""

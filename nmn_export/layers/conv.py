@@ -1,6 +1,5 @@
 """YatConv1d, YatConv2d and YatConv3d, the ⵟ layers for signals, images and volumes."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,17 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nmn_export.errors import OptionError
-from nmn_export.layers.base import YatLayer
 from nmn_export.layers.folded import FoldedYatConv
 from nmn_export.layers.options import SharedOptions
+from nmn_export.layers.spatial import Size, SpatialLayer
 from nmn_export.ops import yat_conv
 
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
-Size = int | Sequence[int]
-
-
-class YatConv(YatLayer):
+class YatConv(SpatialLayer):
     """y = α (⟨p, w⟩ + b)² / (‖p − w‖² + ε) for every patch p and each of `out_channels` filters w.
 
     Replaces a convolution and its activation.
@@ -59,7 +54,7 @@ class YatConv(YatLayer):
         OptionError: An option has a value that it cannot have, or options contradict each other.
     """
 
-    rank: int
+    padding_modes = ("zeros", "reflect", "replicate", "circular")
 
     def __init__(
         self,
@@ -93,20 +88,6 @@ class YatConv(YatLayer):
         lazy: bool = False,
         freeze_kernel: bool = False,
     ) -> None:
-        if groups < 1 or in_channels % groups or out_channels % groups:
-            raise OptionError(
-                "groups must divide in_channels and out_channels",
-                got=f"groups={groups}, in_channels={in_channels}, out_channels={out_channels}",
-                fix="Choose a common divisor.",
-            )
-        if padding_mode not in PADDING_MODES:
-            raise OptionError(
-                "padding_mode must be one of " + ", ".join(PADDING_MODES),
-                got=repr(padding_mode),
-                fix="Choose one of them.",
-            )
-        self.rank = type(self).rank
-        kernel = self._per_axis("kernel_size", kernel_size, 1)
         options = SharedOptions(
             bias=bias and constant_bias is not False,
             constant_bias=constant_bias,
@@ -132,24 +113,13 @@ class YatConv(YatLayer):
             dtype=dtype,
             param_dtype=param_dtype,
         )
-        shape = (out_channels, in_channels // groups, *kernel)
-        super().__init__(shape, (in_channels, kernel, groups), options)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = kernel
-        self.stride = self._per_axis("stride", stride, 1)
-        self.dilation = self._per_axis("dilation", dilation, 1)
-        self.groups = groups
-        self.padding_mode = padding_mode
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, dilation, groups, padding_mode, options
+        )
         self.padding: str | tuple[int, ...] = (
             padding if isinstance(padding, str) else self._per_axis("padding", padding, 0)
         )
         self.pads = self._resolve_padding(padding)
-
-    @property
-    def compute_dtype(self) -> torch.dtype | None:
-        """`dtype` under the name that upstream's convolutions give it."""
-        return self.dtype
 
     def forward(self, input: Tensor, deterministic: bool | None = None) -> Tensor:
         """Map [B, C, *S] to [B, O, *S'], in the dtype of the layer or else of the input.
@@ -190,34 +160,7 @@ class YatConv(YatLayer):
 
     def extra_repr(self) -> str:
         """Return the options of the layer, as PyTorch's own layers print theirs."""
-        shown = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
-        shown += f", stride={self.stride}"
-        ones = (1,) * self.rank
-        others = {
-            "padding": (self.padding, (0,) * self.rank),
-            "dilation": (self.dilation, ones),
-            "groups": (self.groups, 1),
-            "bias": (self.use_bias, True),
-            "padding_mode": (self.padding_mode, "zeros"),
-        }
-        for name, (value, default) in others.items():
-            if value != default:
-                shown += f", {name}={value if name != 'padding_mode' else repr(value)}"
-        return shown + self._shared_repr()
-
-    def _per_axis(self, name: str, value: Size, least: int) -> tuple[int, ...]:
-        values = (value,) * self.rank if isinstance(value, int) else tuple(value)
-        if len(values) != self.rank:
-            raise OptionError(
-                f"{name} must be one number, or {self.rank} numbers for {type(self).__name__}",
-                got=str(value),
-                fix=f"Give one number per spatial axis: {self.rank}.",
-            )
-        if min(values) < least:
-            raise OptionError(
-                f"{name} must be at least {least}", got=str(value), fix="Use a larger one."
-            )
-        return values
+        return self._geometry_repr({"padding": self.padding})
 
     def _resolve_padding(self, padding: Size | str) -> tuple[int, ...]:
         """Return the pixels to pad before each axis, then those after each axis."""

@@ -106,9 +106,8 @@ class YatDense(YatLayer):
             dtype=dtype,
             param_dtype=param_dtype,
         )
-        super().__init__(
-            (out_features, in_features), (in_features, kernel_init, positive_init), options
-        )
+        shape, kind = (out_features, in_features), (in_features, kernel_init, positive_init)
+        super().__init__(shape, out_features, kind, options)
         self.in_features = in_features
         self.out_features = out_features
         self.spherical = spherical

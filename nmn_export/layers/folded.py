@@ -1,9 +1,19 @@
 """ⵟ layers as inference needs them: whatever depends only on parameters is computed once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from nmn_export.layers.output_size import output_padding_for
+
+
+def copy_hooks(source: nn.Module, target: nn.Module) -> None:
+    """Let a module that replaces another one have its forward hooks, after those it has itself."""
+    for name, hooks in vars(source).items():
+        if name.startswith("_forward_"):
+            getattr(target, name).update(hooks)
 
 
 @dataclass(frozen=True)
@@ -11,7 +21,7 @@ class FoldedParameters:
     """The parameters of an op.
 
     Attributes:
-        weight: [O, ...].
+        weight: [O, ...], unless the op says otherwise.
         bias: [O], or `None`.
         epsilon: ε.
         alpha: α.
@@ -38,7 +48,7 @@ class Folded(nn.Module):
 class Foldable(nn.Module):
     """A layer that is replaced for inference."""
 
-    def fold(self) -> Folded:
+    def fold(self) -> nn.Module:
         """Return the layer as inference needs it, with its parameters computed once.
 
         It may hold modules and tensors of this layer. An export copies the modules.
@@ -47,16 +57,16 @@ class Foldable(nn.Module):
 
 
 class FoldedYat(Folded):
-    """A layer that is one op: weights [O, ...], bias [O] (perhaps zeros), and numbers ε and α."""
+    """A layer that is one op: weights, a bias [O] (perhaps zeros), and numbers ε and α."""
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, parameters: FoldedParameters) -> None:
+    def __init__(self, parameters: FoldedParameters, out_count: int | None = None) -> None:
         super().__init__()
         weight, bias = parameters.weight, parameters.bias
         if bias is None:
-            bias = weight.new_zeros(len(weight))
+            bias = weight.new_zeros(len(weight) if out_count is None else out_count)
         self.epsilon, self.alpha = parameters.epsilon, parameters.alpha
         self.dtype = parameters.dtype
         self.register_buffer("weight", weight.detach().contiguous())
@@ -65,11 +75,6 @@ class FoldedYat(Folded):
     def product(self, x: Tensor) -> Tensor:
         """Apply the op, without the padding that the layer applies to its input."""
         raise NotImplementedError
-
-    def forward(self, x: Tensor, deterministic: bool | None = None) -> Tensor:
-        """Map the input of the layer to its output. `deterministic` has no effect in inference."""
-        del deterministic
-        return self.product(x)
 
     def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return input, weight and bias in the dtype of the layer, or else of the input."""
@@ -83,6 +88,11 @@ class FoldedYatDense(FoldedYat):
     def __init__(self, parameters: FoldedParameters, *, spherical: bool) -> None:
         super().__init__(parameters)
         self.spherical = spherical
+
+    def forward(self, x: Tensor, deterministic: bool | None = None) -> Tensor:
+        """Map the input of the layer to its output. `deterministic` has no effect in inference."""
+        del deterministic
+        return self.product(x)
 
     def product(self, x: Tensor) -> Tensor:
         """Map [..., K] to [..., N]."""
@@ -126,6 +136,55 @@ class FoldedYatConv(FoldedYat):
             self.strides,
             self.pads,
             self.dilations,
+            self.group,
+        )
+        return y
+
+
+class FoldedYatConvTranspose(FoldedYat):
+    """One `nmn::yat_conv_transpose`."""
+
+    def __init__(
+        self,
+        parameters: FoldedParameters,
+        *,
+        strides: tuple[int, ...],
+        pads: tuple[int, ...],
+        dilations: tuple[int, ...],
+        output_padding: tuple[int, ...],
+        group: int,
+    ) -> None:
+        super().__init__(parameters, out_count=parameters.weight.shape[1] * group)
+        self.strides = strides
+        self.pads = pads
+        self.dilations = dilations
+        self.output_padding = output_padding
+        self.group = group
+
+    def forward(
+        self,
+        input: Tensor,
+        output_size: Sequence[int] | None = None,
+        deterministic: bool | None = None,
+    ) -> Tensor:
+        """Map the input of the layer to its output. `deterministic` has no effect in inference."""
+        del deterministic
+        if output_size is None:
+            return self.product(input)
+        kernel = self.weight.shape[2:]
+        geometry = (kernel, self.strides, self.pads, self.dilations)
+        return self.product(input, output_padding_for(output_size, input.shape, *geometry))
+
+    def product(self, x: Tensor, output_padding: Sequence[int] | None = None) -> Tensor:
+        """Map [B, C, *S] to [B, O, *S'], with other output padding than the layer's if given."""
+        y: Tensor = torch.ops.nmn.yat_conv_transpose(
+            *self._operands(x),
+            self.epsilon,
+            self.alpha,
+            self.strides,
+            self.pads,
+            self.dilations,
+            self.output_padding if output_padding is None else output_padding,
             self.group,
         )
         return y

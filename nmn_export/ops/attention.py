@@ -18,7 +18,7 @@ def yat_attention(
     is_causal: bool = False,
     spherical: bool = False,
     power: float = 0.0,
-    guard: float = 1e-12,
+    guard: Scalar = 1e-12,
 ) -> Tensor:
     """Return weights · v, differentiable in every tensor.
 
@@ -56,7 +56,7 @@ def yat_attention_weights(
     is_causal: bool = False,
     spherical: bool = False,
     power: float = 0.0,
-    guard: float = 1e-12,
+    guard: Scalar = 1e-12,
 ) -> Tensor:
     """Return the weights of `yat_attention`, [B, H, Lq, Lk]: float32 for half-precision queries."""
     wide = compute_dtype(q.dtype)
@@ -85,7 +85,7 @@ def _per_head(t: Tensor, other: Tensor) -> Tensor:
 
 
 def _weights(
-    scores: Tensor, mask: Tensor | None, is_causal: bool, power: float, guard: float
+    scores: Tensor, mask: Tensor | None, is_causal: bool, power: float, guard: Scalar
 ) -> Tensor:
     """Return the weights of the values, from scores [B, H, Lq, Lk]."""
     if mask is not None:

@@ -106,8 +106,10 @@ def _patches(
     dilations: Sequence[int],
     group: int,
 ) -> tuple[Tensor, list[int]]:
-    """Return patches as [group, B·S', C/group·K], and S'."""
-    x = F.pad(x, torch_padding(pads))
+    """Return patches as [group, B·S', C/group·K], and S'. Negative pads crop."""
+    # A crop may be larger than the image, but not than the image with its zeros.
+    x = F.pad(x, [max(p, 0) for p in torch_padding(pads)])
+    x = F.pad(x, [min(p, 0) for p in torch_padding(pads)])
     x = x.reshape(x.shape[0], group, x.shape[1] // group, *x.shape[2:])  # [B, g, C/g, *S]
     for axis, (k, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
         x = x.unfold(3 + axis, (k - 1) * dilation + 1, stride)[..., ::dilation]

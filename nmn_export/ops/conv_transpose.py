@@ -131,12 +131,16 @@ def _with_zeros_between(x: Tensor, strides: Sequence[int]) -> Tensor:
     return stuffed
 
 
-def flipped_filters(weight: Tensor, group: int) -> Tensor:
-    """Return [C, O / group, *K] as the filters of a convolution, [O, C / group, *K]."""
+def filters_of(weight: Tensor, group: int) -> Tensor:
+    """Return [C, O / group, *K] as one filter for each output, [O, C / group, *K]."""
     channels, per_group, *kernel = weight.shape
     filters = weight.reshape(group, channels // group, per_group, *kernel).transpose(1, 2)
-    spatial = tuple(range(2, weight.ndim))
-    return filters.reshape(group * per_group, channels // group, *kernel).flip(spatial)
+    return filters.reshape(group * per_group, channels // group, *kernel)
+
+
+def flipped_filters(weight: Tensor, group: int) -> Tensor:
+    """Return [C, O / group, *K] as the filters of a convolution, [O, C / group, *K]."""
+    return filters_of(weight, group).flip(tuple(range(2, weight.ndim)))
 
 
 def output_size(

@@ -56,3 +56,13 @@ def unit_rows(v: Tensor) -> Tensor:
     """Divide every vector along the last axis by its norm (plus 1e-8, so that zero stays zero)."""
     norm: Tensor = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
     return v / (norm + UNIT_NORM_GUARD)
+
+
+def clamped_rows(v: Tensor) -> Tensor:
+    """Return vectors along the last axis that `unit_rows` maps to v / max(‖v‖, 1e-8).
+
+    A vector shorter than 1e-8 has to become v / (1 − ‖v‖ / 1e-8). For others any much longer vector
+    will do, such as the unit vector.
+    """
+    norm: Tensor = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
+    return v / torch.maximum(1 - norm / UNIT_NORM_GUARD, norm)

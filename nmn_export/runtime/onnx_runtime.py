@@ -90,9 +90,11 @@ class OnnxRuntimeRunner:
 
     def run(self, inputs: Arrays) -> Arrays:
         """Return the outputs by name."""
-        names = [output.name for output in self.session.get_outputs()]
+        outputs = self.session.get_outputs()
+        names = [output.name for output in outputs]
         with _OrtErrors():
-            if any(a.dtype.name == "bfloat16" for a in inputs.values()):
+            # An input of ids has no dtype that tells.
+            if any("bfloat16" in value.type for value in (*self.session.get_inputs(), *outputs)):
                 values = self._run_bfloat16(names, inputs)
             else:
                 values = self.session.run(names, inputs)

@@ -3,6 +3,7 @@
 
 #include "attention.h"
 #include "conv.h"
+#include "conv_transpose.h"
 #include "dense.h"
 
 namespace nmn::plugin
@@ -10,6 +11,6 @@ namespace nmn::plugin
 
 //! A template with all ops as its arguments.
 template <template <typename...> class Template>
-using WithAllOps = Template<Dense, Conv, Attention>;
+using WithAllOps = Template<Dense, Conv, ConvTranspose, Attention>;
 
 } // namespace nmn::plugin

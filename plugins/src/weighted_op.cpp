@@ -72,9 +72,9 @@ void WeightedOp::checkSizes(IoDescription const& io) const
     for (size_t i = kBIAS; i < io.inputs.size(); ++i)
     {
         nvinfer1::Dims const& dims = io.inputs[i];
-        if (dims.nbDims != 1 || dims.d[0] != io.rows())
+        if (dims.nbDims != 1 || dims.d[0] != rows(io))
         {
-            throw refusal("input ", i, " must have a number for each of the ", io.rows(),
+            throw refusal("input ", i, " must have a number for each of the ", rows(io),
                 " rows of the weight; got ", toString(dims));
         }
     }

@@ -30,6 +30,12 @@ public:
         nvinfer1::DimsExprs const& weight, bool prepared, nvinfer1::IExprBuilder& builder) const
         = 0;
 
+    //! Rows of the weight: outputs for one position of the input.
+    virtual int64_t rows(IoDescription const& io) const
+    {
+        return io.rows();
+    }
+
     //! The axis of an input of `nbAxes` axes whose size is determined by the weight.
     virtual int32_t featureAxis(int32_t nbAxes) const = 0;
 

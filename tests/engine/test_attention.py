@@ -1,90 +1,116 @@
-"""Engines of YatAttention, with and without the plugin."""
-
-from pathlib import Path
+"""YatAttention in standard ops, as TensorRT gets it without the plugin."""
 
 import onnx
 import pytest
 import torch
+from torch import nn
 
-from nmn_export import CheckError, build, export
+from nmn_export import build, export
 from nmn_export.layers import MultiHeadYatAttention
-from tests.cases import AttentionCase, attention_case
+from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
+from tests.cases import ATTENTION_CASES, AttentionCase, attention_case, with_dtypes
+from tests.engine.test_graph import decomposed
 from tests.graph.attention_networks import one_attention_node, tensors_of
-
-CASES = (
-    "plain",
-    "causal-with-earlier-keys",
-    "grouped-keys",
-    "mask-per-head",
-    "spherical",
-    "softermax-cubed",
-    "scale-negative",
-)
+from tests.graph.networks import output_of
 
 
-@pytest.mark.parametrize("case_id", CASES)
-@pytest.mark.parametrize("plugin", ["require", "off"])
-def test_an_op_is_one_plugin_layer_or_standard_ops(
-    case_id: str, plugin: str, tmp_path: Path
+@pytest.mark.parametrize(("case", "dtype"), with_dtypes(ATTENTION_CASES[::2], torch.float16))
+def test_a_decomposed_op_computes_the_same_as_its_body(
+    case: AttentionCase, dtype: torch.dtype
 ) -> None:
+    model = one_attention_node(case, dtype, opset=22)
+    result = decomposed(model)
+    onnx.checker.check_model(result, full_check=True)
+    assert {node.domain for node in result.graph.node} == {""}
+    assert not result.functions
+    inputs = tensors_of(case, dtype)
+    expected = output_of(OnnxReferenceRunner(model), **inputs)
+    found = output_of(OnnxReferenceRunner(result), **inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def larger(case: AttentionCase) -> dict[str, tuple[int, ...]]:
+    """Return shapes with twice the batch and the lengths; a mask broadcasts where it did."""
+    inputs = {name: list(t.shape) for name, t in tensors_of(case).items()}
+    for name, shape in inputs.items():
+        for axis in (0, 2) if name != "M" else (0, 2, 3):
+            shape[axis] *= 2 if name != "M" or shape[axis] > 1 else 1
+    if "M" in inputs and inputs["M"][0] > 1:
+        inputs["M"][0] = inputs["Q"][0]
+    return {name: tuple(shape) for name, shape in inputs.items()}
+
+
+@pytest.mark.parametrize(
+    "case_id",
+    [
+        "plain",
+        "odd-sizes",
+        "one-key-head",
+        "causal-with-earlier-keys",
+        "hidden-rows",
+        "mask-of-keys",
+        "spherical",
+        "softermax-cubed",
+    ],
+)
+def test_tensorrt_builds_every_variant_with_a_dynamic_batch_and_lengths(case_id, tmp_path) -> None:
     case = attention_case(case_id)
     onnx.save(one_attention_node(case, torch.float16), tmp_path / "m.onnx")
-    shapes = {name: tuple(t.shape) for name, t in tensors_of(case, torch.float16).items()}
+    small = {name: tuple(t.shape) for name, t in tensors_of(case).items()}
+    large = larger(case)
     record = build(
         tmp_path / "m.onnx",
         tmp_path / "m.engine",
-        shapes=shapes,
-        plugin=plugin,
+        shapes={name: (small[name], small[name], large[name]) for name in small},
+        plugin="off",
         compute_capabilities=[89],
     ).record
-    found = record.plugin
-    assert (found.layers, found.decomposed) == ((1, 0) if plugin == "require" else (0, 1))
-    assert record.layer_counts.get("PLUGIN_V3", 0) == found.layers
-    assert (b"YatAttention" in (tmp_path / "m.engine").read_bytes()) == (plugin == "require")
+    assert (record.plugin.layers, record.plugin.decomposed) == (0, 1)
+    assert record.layer_counts["MATRIX_MULTIPLY"] >= 2
+    assert record.profile["Q"].max == list(large["Q"])
 
 
-@pytest.mark.parametrize("mask", ["none", "additive", "keys"])
-def test_batch_and_lengths_vary_within_a_profile(mask: str, tmp_path: Path) -> None:
-    case = AttentionCase("profile", heads=4, key_heads=2, features=64, mask=mask)
-    onnx.save(one_attention_node(case, torch.float16), tmp_path / "m.onnx")
+class Decoder(nn.Module):
+    """A step of a decoder: new tokens attend to all that a cache holds, and to a memory."""
 
-    def sizes(batch: int, queries: int, keys: int) -> dict[str, tuple[int, ...]]:
-        masks = {"additive": (1, 4, queries, keys), "keys": (batch, 1, 1, keys)}
-        inputs = {"Q": (batch, 4, queries, 64), "K": (batch, 2, keys, 64)}
-        return inputs | {"V": inputs["K"]} | ({"M": masks[mask]} if mask in masks else {})
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = MultiHeadYatAttention(16, 4, num_key_heads=2, is_causal=True)
+        self.cross = MultiHeadYatAttention(16, 4)
 
-    least, usual, most = sizes(1, 1, 1), sizes(4, 16, 128), sizes(16, 512, 2048)
-    shapes = {name: (least[name], usual[name], most[name]) for name in usual}
-    built = build(
-        tmp_path / "m.onnx",
+    def forward(
+        self, x: torch.Tensor, cache: torch.Tensor, memory: torch.Tensor, lengths: torch.Tensor
+    ) -> torch.Tensor:
+        x = x + self.own(x, cache)
+        y: torch.Tensor = self.cross(x, memory, key_lengths=lengths)
+        return y
+
+
+@pytest.fixture(scope="module")
+def decoder_file(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("decoder") / "m.onnx"
+    given = {
+        "x": torch.randn(2, 3, 16),
+        "cache": torch.randn(2, 9, 16),
+        "memory": torch.randn(2, 5, 16),
+        "lengths": torch.tensor([5, 2]),
+    }
+    axes = {name: {0: "batch", 1: name} for name in ("x", "cache", "memory")}
+    export(Decoder().eval(), given, path, dynamic_shapes=axes | {"lengths": {0: "batch"}})
+    return path
+
+
+def test_tensorrt_builds_a_decoder_whose_lengths_all_vary(decoder_file, tmp_path) -> None:
+    sizes = {"x": (1, 4), "cache": (1, 32), "memory": (1, 8)}
+    shapes = {n: ((1, low, 16), (2, low, 16), (4, high, 16)) for n, (low, high) in sizes.items()}
+    shapes["lengths"] = ((1,), (2,), (4,))
+    record = build(
+        decoder_file,
         tmp_path / "m.engine",
         shapes=shapes,
-        plugin="require",
-        compute_capabilities=[120],
-    )
-    assert built.record.plugin.layers == 1
-    assert built.record.profile["Q"].max == [16, 4, 512, 64]
-    assert [t.shape for t in built.record.outputs] == [[-1, 4, -1, 64]]
-
-
-def test_a_layer_in_a_network_with_dynamic_batch_and_length(tmp_path: Path) -> None:
-    layer = MultiHeadYatAttention(32, 4).eval()
-    dynamic = {"query": {0: "batch", 1: "length"}}
-    export(layer, torch.randn(2, 6, 32), tmp_path / "m.onnx", dynamic_shapes=dynamic, check=False)
-    shapes = {"query": ((1, 1, 32), (4, 100, 32), (8, 512, 32))}
-    options = {"shapes": shapes, "compute_capabilities": [89]}
-    record = build(tmp_path / "m.onnx", tmp_path / "e.engine", plugin="require", **options).record
-    assert (record.plugin.layers, record.plugin.decomposed) == (1, 0)
-
-
-def test_sizes_that_the_plugin_refuses_are_decomposed_and_reported(tmp_path: Path) -> None:
-    case = AttentionCase("wide", features=272)
-    onnx.save(one_attention_node(case), tmp_path / "m.onnx")
-    shapes = {name: tuple(t.shape) for name, t in tensors_of(case).items()}
-    options = {"shapes": shapes, "compute_capabilities": [89]}
-    record = build(tmp_path / "m.onnx", tmp_path / "e.engine", **options).record
-    assert (record.plugin.layers, record.plugin.decomposed) == (0, 1)
-    (reason,) = record.plugin.reasons.values()
-    assert "at most 256 features per head; got 272" in reason
-    with pytest.raises(CheckError, match="at most 256 features per head"):
-        build(tmp_path / "m.onnx", tmp_path / "f.engine", plugin="require", **options)
+        plugin="off",
+        compute_capabilities=[89, 120],
+    ).record
+    assert record.plugin.decomposed == 2
+    assert "PLUGIN_V3" not in record.layer_counts

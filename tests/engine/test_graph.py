@@ -1,6 +1,8 @@
 """The graph that TensorRT gets, tested without TensorRT."""
 
 import dataclasses
+import math
+from operator import attrgetter
 
 import numpy as np
 import onnx
@@ -20,9 +22,11 @@ from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
 from tests.cases import (
     CONV_CASES,
+    CONV_TRANSPOSE_CASES,
     DENSE_CASES,
     attention_case,
     conv_case,
+    conv_transpose_case,
     dense_case,
     with_dtypes,
 )
@@ -37,7 +41,10 @@ def decomposed(model: onnx.ModelProto) -> onnx.ModelProto:
     return ir.to_proto(graph)
 
 
-@pytest.mark.parametrize(("case", "dtype"), with_dtypes((*DENSE_CASES, *CONV_CASES), torch.float16))
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    with_dtypes((*DENSE_CASES, *CONV_CASES, *CONV_TRANSPOSE_CASES), torch.float16),
+)
 def test_a_decomposed_op_computes_the_same_as_its_body(case, dtype):
     model = one_node(case, dtype)
     result = decomposed(model)
@@ -57,6 +64,18 @@ def test_computations_on_parameters_are_folded(small_file):
     assert len(ops) < 20
     assert not {"Where", "Shape", "Equal", "Constant", "Expand"} & set(ops)
     assert "yat_conv.weight" not in {tensor.name for tensor in graph.initializer}
+
+
+@pytest.mark.parametrize("case", CONV_TRANSPOSE_CASES[::5], ids=attrgetter("id"))
+def test_filters_of_a_transposed_convolution_are_folded_in_every_variant(case):
+    graph = decomposed(one_node(case)).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type in {"Conv", "ConvTranspose"}]
+    assert products
+    for node in products:
+        assert all(name in constants for name in node.input[1:]), node.name
+    filters = math.prod(case.tensors()[1].shape)
+    assert sum(math.prod(t.dims) >= filters > 1 for t in constants.values()) <= 1
 
 
 def test_only_the_named_ops_are_decomposed(small_net, small_file):
@@ -140,13 +159,16 @@ def test_a_spherical_op_has_the_scales_of_its_columns_too():
     torch.testing.assert_close(scale, 1 / (weight.norm(dim=1) + 1e-8))
 
 
-def test_filters_lie_tap_by_tap():
-    case = conv_case("group")
+@pytest.mark.parametrize("case", [conv_case("group"), conv_transpose_case("group")])
+def test_filters_lie_tap_by_tap(case):
     graph = ir.from_proto(one_node(case))
     name_nodes(graph)
     prepare_for_plugin(graph, "bf16x6")
     (node,) = yat_nodes(graph)
     weight = case.tensors()[1]
+    if node.op_type == "YatConvTranspose":
+        halves = [half.transpose(0, 1) for half in weight.chunk(case.group)]
+        weight = torch.cat(halves)
     planes = to_torch(node.inputs[1].const_value.numpy())
     filters, features = weight.shape[:2]
     rows = planes.float().sum(0).reshape(filters, weight[0, 0].numel(), -1)

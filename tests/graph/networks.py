@@ -9,16 +9,29 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from nmn_export.graph.functions import function
-from nmn_export.layers import YatConv1d, YatConv2d, YatConv3d, YatDense, YatLayer
-from nmn_export.layers.folded import FoldedYat, FoldedYatConv
+from nmn_export.layers import (
+    YatConv1d,
+    YatConv2d,
+    YatConv3d,
+    YatConvTranspose1d,
+    YatConvTranspose2d,
+    YatConvTranspose3d,
+    YatDense,
+    YatLayer,
+)
+from nmn_export.layers.folded import FoldedYat, FoldedYatConv, FoldedYatConvTranspose
 from nmn_export.ops import DOMAIN, PLUGIN_ATTRIBUTES, VERSION
 from nmn_export.runtime.arrays import to_numpy, to_torch
 from nmn_export.runtime.onnx_reference import OnnxReferenceRunner
 from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
 from nmn_export.runtime.runner import Runner
-from tests.cases import ConvCase, DenseCase
+from tests.cases import ConvCase, ConvTransposeCase, DenseCase
 
 _CONVS = {1: YatConv1d, 2: YatConv2d, 3: YatConv3d}
+
+_TRANSPOSED = {1: YatConvTranspose1d, 2: YatConvTranspose2d, 3: YatConvTranspose3d}
+
+Case = DenseCase | ConvCase | ConvTransposeCase
 
 ONNX_TYPES = {
     torch.float32: TensorProto.FLOAT,
@@ -50,7 +63,19 @@ def output_of(runner: Runner, **inputs: Tensor) -> Tensor:
     return to_torch(y)
 
 
-def layer_of(case: DenseCase | ConvCase) -> YatLayer:
+def assert_empty_gives_empty(runner: Runner, x: Tensor, y: Tensor) -> None:
+    """Fail unless an empty input gives an empty output, for the input `x` of an op and its output.
+
+    Args:
+        runner: Runs a model whose first axis may be empty.
+        x: Input; its first axis is dynamic.
+        y: Its output.
+    """
+    empty = output_of(runner, X=x[:0])
+    assert (empty.shape, empty.dtype) == (y[:0].shape, y.dtype), runner.name
+
+
+def layer_of(case: Case) -> YatLayer:
     """Return a layer with the options and parameters of a case, without padding."""
     _, weight, bias = case.tensors()
     options = {
@@ -63,64 +88,76 @@ def layer_of(case: DenseCase | ConvCase) -> YatLayer:
     if isinstance(case, DenseCase):
         layer = YatDense(case.in_features, case.out_features, spherical=case.spherical, **options)
     else:
-        geometry = (case.kernel, case.strides, 0, case.dilations, case.group)
-        layer = _CONVS[case.rank](case.channels, case.out_channels, *geometry, **options)
+        kinds = _TRANSPOSED if isinstance(case, ConvTransposeCase) else _CONVS
+        options |= {"stride": case.strides, "dilation": case.dilations, "groups": case.group}
+        layer = kinds[case.rank](case.channels, case.out_channels, case.kernel, **options)
     parameters = {"weight": weight} | ({} if bias is None else {"bias": bias})
     layer.load_state_dict(parameters)
     return layer
 
 
-def folded(case: DenseCase | ConvCase) -> FoldedYat:
+def folded(case: Case) -> FoldedYat:
     """Return the folded layer of a case with the padding of the case."""
     layer = layer_of(case)
     if isinstance(case, DenseCase):
         return layer.fold()
-    return FoldedYatConv(
-        layer.folded_parameters(),
-        padder=None,
-        strides=case.strides,
-        pads=case.pads,
-        dilations=case.dilations,
-        group=case.group,
-    )
+    geometry = {"strides": case.strides, "pads": case.pads, "dilations": case.dilations}
+    parameters, group = layer.folded_parameters(), case.group
+    if isinstance(case, ConvTransposeCase):
+        extra = case.output_padding
+        return FoldedYatConvTranspose(parameters, output_padding=extra, group=group, **geometry)
+    return FoldedYatConv(parameters, padder=None, group=group, **geometry)
 
 
-def full_bias(arguments: tuple[object, ...]) -> tuple[object, ...]:
-    """Return the arguments of an op with one bias for each output, zero if there was none."""
+def full_bias(arguments: tuple[object, ...], outputs: int | None = None) -> tuple[object, ...]:
+    """Return the arguments of an op with one bias for each output, zero if there was none.
+
+    Args:
+        arguments: Those of the torch op.
+        outputs: Number of outputs; by default that of the rows of the weight.
+    """
     x, weight, bias, *rest = arguments
-    bias = weight.new_zeros(len(weight)) if bias is None else bias.expand(len(weight))
+    count = len(weight) if outputs is None else outputs
+    bias = weight.new_zeros(count) if bias is None else bias.expand(count)
     return (x, weight, bias, *rest)
 
 
 def one_node(
-    case: DenseCase | ConvCase,
+    case: Case,
     dtype: torch.dtype = torch.float32,
     opset: int = 18,
-    beside: Sequence[DenseCase | ConvCase] = (),
+    beside: Sequence[Case] = (),
+    fixed: bool = False,
 ) -> onnx.ModelProto:
     """Return a model of one node, the op of a case. Every axis of its input is dynamic.
+
+    Those of a transposed convolution are, except the channels: TensorRT requires it, and an export
+    never makes them dynamic.
 
     Args:
         case: The case.
         dtype: Of all tensors.
         opset: Version of the standard ops.
         beside: Other cases that the body has to support as well.
+        fixed: Make all axes of the input but the first fixed.
     """
-    model = _without_body(case, dtype, opset)
+    model = _without_body(case, dtype, opset, fixed)
     nodes = list(model.graph) + [n for c in beside for n in _without_body(c, dtype, opset).graph]
     body = function(nodes[0].op_type, nodes, opset)
     model.functions[body.identifier()] = body
     return ir.to_proto(model)
 
 
-def _without_body(case: DenseCase | ConvCase, dtype: torch.dtype, opset: int) -> ir.Model:
-    x, weight, bias, epsilon, alpha, *rest = full_bias(case.arguments(dtype))
+def _without_body(case: Case, dtype: torch.dtype, opset: int, fixed: bool = False) -> ir.Model:
+    outputs = case.out_features if isinstance(case, DenseCase) else case.out_channels
+    x, weight, bias, epsilon, alpha, *rest = full_bias(case.arguments(dtype), outputs)
     if isinstance(case, DenseCase):
         op, attributes = "YatDense", {"spherical": int(case.spherical)}
     else:
-        op = "YatConv"
-        attributes = dict(zip(("strides", "pads", "dilations", "group"), rest, strict=True))
-        attributes["kernel_shape"] = case.kernel
+        transposed = isinstance(case, ConvTransposeCase)
+        op = "YatConvTranspose" if transposed else "YatConv"
+        names = ("strides", "pads", "dilations", *["output_padding"] * transposed, "group")
+        attributes = dict(zip(names, rest, strict=True)) | {"kernel_shape": case.kernel}
     node = helper.make_node(
         op,
         ["X", "W", "B"],
@@ -131,11 +168,14 @@ def _without_body(case: DenseCase | ConvCase, dtype: torch.dtype, opset: int) ->
         **attributes,
         **PLUGIN_ATTRIBUTES,
     )
+    sizes: list[int | str] = [size if fixed and i else f"x{i}" for i, size in enumerate(x.shape)]
     weights = [ir.Tensor(to_numpy(t), name=n) for n, t in (("W", weight), ("B", bias))]
+    if op == "YatConvTranspose":
+        sizes[1] = x.shape[1]
     graph = helper.make_graph(
         [node],
         case.id,
-        [helper.make_tensor_value_info("X", ONNX_TYPES[dtype], [f"x{i}" for i in range(x.ndim)])],
+        [helper.make_tensor_value_info("X", ONNX_TYPES[dtype], sizes)],
         [helper.make_tensor_value_info("Y", ONNX_TYPES[dtype], [f"y{i}" for i in range(x.ndim)])],
         [ir.serde.serialize_tensor(t) for t in weights],
     )

@@ -9,7 +9,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nmn_export.errors import NmnExportError
 from nmn_export.graph.capture import OPSETS, capture
 from nmn_export.graph.fold import fold
 from nmn_export.layers import YatConv2d
@@ -18,6 +17,7 @@ from nmn_export.runtime.onnx_runtime import OnnxRuntimeRunner
 from tests.cases import CONV_CASES, ConvCase, conv_case, with_dtypes
 from tests.enclosure import assert_near_exact
 from tests.graph.networks import (
+    assert_empty_gives_empty,
     assert_one_op_with_its_definition,
     assert_valid,
     folded,
@@ -33,16 +33,18 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 @pytest.mark.parametrize(("case", "dtype"), with_dtypes(CONV_CASES, torch.float16, torch.bfloat16))
 def test_the_body_is_near_exact_in_every_runtime(case: ConvCase, dtype: torch.dtype) -> None:
     arguments = full_bias(case.arguments(dtype))
-    for beside in (
-        (),
-        CONV_CASES,
-    ):  # the variant for this node, and the one that supports all cases
-        model = one_node(case, dtype, beside=beside)
+    for options in (
+        {},
+        {"fixed": True},
+        {"beside": CONV_CASES},
+    ):  # the variants for this node, and the one that supports all cases
+        model = one_node(case, dtype, **options)
         assert_valid(model)
         for runner in runners(model):
             y = output_of(runner, X=arguments[0])
             assert y.dtype == dtype
             assert_near_exact(y, case, arguments, bias_in_distance=True)
+            assert_empty_gives_empty(runner, arguments[0], y)
 
 
 @pytest.mark.parametrize("case", CONV_CASES, ids=attrgetter("id"))
@@ -120,8 +122,10 @@ def test_any_geometry_is_near_exact_in_onnx_runtime(data: st.DataObject) -> None
     assume(min(output_size(case.size, case.kernel, case.strides, case.pads, case.dilations)) > 0)
     dtype = data.draw(st.sampled_from(DTYPES), "dtype")
     arguments = full_bias(case.arguments(dtype))
-    y = output_of(OnnxRuntimeRunner(one_node(case, dtype)), X=arguments[0])
+    runner = OnnxRuntimeRunner(one_node(case, dtype))
+    y = output_of(runner, X=arguments[0])
     assert_near_exact(y, case, arguments, bias_in_distance=True)
+    assert_empty_gives_empty(runner, arguments[0], y)
 
 
 @pytest.mark.parametrize(("dtype", "bias"), [(torch.float16, 300), (torch.bfloat16, 1e30)])
@@ -147,14 +151,3 @@ def test_nan_stays_nan_and_in_its_patches(dtype: torch.dtype) -> None:
         assert y[0, :, 0].isnan().all(), runner.name
         assert y[0, :, 1:].isfinite().all(), runner.name
         assert y[1].isfinite().all(), runner.name
-
-
-@pytest.mark.xfail(
-    strict=True,
-    raises=NmnExportError,
-    reason="ONNX Runtime's Reshape and MatMul refuse the empty tensors in the body",
-)
-def test_an_empty_batch_gives_an_empty_result() -> None:
-    case = conv_case("group")
-    x = case.tensors()[0][:0]
-    assert output_of(OnnxRuntimeRunner(one_node(case)), X=x).shape == (0, 6, 6, 7)

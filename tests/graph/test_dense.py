@@ -10,10 +10,10 @@ from torch import nn
 from nmn_export.graph.capture import OPSETS, capture
 from nmn_export.graph.fold import fold
 from nmn_export.layers import YatDense
-from nmn_export.ops import yat_dense
 from tests.cases import DENSE_CASES, DenseCase, dense_case, with_dtypes
 from tests.enclosure import assert_near_exact
 from tests.graph.networks import (
+    assert_empty_gives_empty,
     assert_one_op_with_its_definition,
     assert_valid,
     folded,
@@ -27,16 +27,18 @@ from tests.graph.networks import (
 @pytest.mark.parametrize(("case", "dtype"), with_dtypes(DENSE_CASES, torch.float16, torch.bfloat16))
 def test_the_body_is_near_exact_in_every_runtime(case: DenseCase, dtype: torch.dtype) -> None:
     arguments = full_bias(case.arguments(dtype))
-    for beside in (
-        (),
-        DENSE_CASES,
+    for options in (
+        {},
+        {"beside": DENSE_CASES},
     ):  # the variant for this node, and the one that supports all cases
-        model = one_node(case, dtype, beside=beside)
+        model = one_node(case, dtype, **options)
         assert_valid(model)
         for runner in runners(model):
             y = output_of(runner, X=arguments[0])
             assert y.dtype == dtype
             assert_near_exact(y, case, arguments, bias_in_distance=True)
+            if case.batch:
+                assert_empty_gives_empty(runner, arguments[0], y)
 
 
 @pytest.mark.parametrize("case", DENSE_CASES, ids=attrgetter("id"))
@@ -117,9 +119,8 @@ def test_products_whose_squares_overflow_give_the_right_result() -> None:
         assert output_of(runner, X=x).item() == pytest.approx(expected, rel=1e-5), runner.name
 
 
-@pytest.mark.parametrize("case_id", ["plain", "three-leading-axes", "spherical"])
-def test_an_empty_batch_gives_an_empty_result(case_id: str) -> None:
-    case = dense_case(case_id)
-    x = case.tensors()[0][:0]
-    runtime, _ = runners(one_node(case))  # the reference evaluator cannot flatten an empty tensor
-    assert output_of(runtime, X=x).shape == yat_dense(x, case.tensors()[1]).shape
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0, 0)], ids=str)
+def test_any_axis_may_be_empty(shape: tuple[int, ...]) -> None:
+    x = torch.empty(*shape, 6)
+    for runner in runners(one_node(dense_case("three-leading-axes"))):
+        assert output_of(runner, X=x).shape == (*shape, 5)

@@ -48,6 +48,12 @@ def test_the_folded_network_computes_the_same_as_the_network_in_eval_mode(net: N
     torch.testing.assert_close(folded(images()), net.eval()(images()), rtol=1e-5, atol=1e-7)
 
 
+def test_hooks_of_a_layer_are_kept(net: Net) -> None:
+    net.head.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))
+    net.head.register_forward_hook(lambda module, inputs, output: 2 * output)
+    torch.testing.assert_close(fold(net)(images()), net.eval()(images()), rtol=1e-5, atol=1e-7)
+
+
 def test_the_network_is_not_changed(net: Net) -> None:
     before = {name: t.clone() for name, t in net.state_dict().items()}
     modes = [m.training for m in net.modules()]

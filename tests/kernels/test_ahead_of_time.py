@@ -23,8 +23,12 @@ NAMES = (
     "yat_dense_fp16_general_spherical_negative",
     "yat_conv_fp16_128x128x64",
     "yat_conv_fp32_bf16x6_general",
+    "yat_conv_transpose_fp16_128x128x64",
+    "yat_conv_transpose_fp32_bf16x6_general",
     "yat_attention_fp16_plain_64",
     "yat_attention_bf16_split_64",
+    "linear_attention_sum_fp32",
+    "linear_attention_output_bf16",
 )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nmn_export.layers import YatConv, YatDense, YatLayer
+from nmn_export.layers import YatConv, YatConvTranspose, YatDense, YatLayer
 
 Layer = TypeVar("Layer", bound=YatLayer)
 
@@ -29,21 +29,32 @@ _SHARED: dict[str, st.SearchStrategy[Any]] = {
 
 _ALPHA = st.sampled_from([True, False, "geometric"])
 
+_SPATIAL: dict[str, st.SearchStrategy[Any]] = {
+    "use_alpha": _ALPHA,
+    "kernel_size": st.integers(1, 3),
+    "dilation": st.integers(1, 2),
+    "groups": st.sampled_from([1, 2]),
+}
+
+_OWN: dict[type[YatLayer], dict[str, st.SearchStrategy[Any]]] = {
+    YatDense: {"alpha": _ALPHA, "spherical": st.booleans()},
+    YatConv: _SPATIAL
+    | {
+        "padding": st.integers(0, 1) | st.sampled_from(["valid", "same"]),
+        "padding_mode": st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
+    },
+    YatConvTranspose: _SPATIAL
+    | {
+        "stride": st.just(3) | st.tuples(st.integers(2, 4), st.just(2)),
+        "padding": st.integers(0, 2),
+        "output_padding": st.tuples(st.integers(0, 1), st.integers(0, 1)),
+    },
+}
+
 
 def drawn(kind: type[YatLayer]) -> Callable[[Any], Any]:
     """Parametrize a test with random options of one kind of layer."""
-    own = (
-        {"alpha": _ALPHA, "spherical": st.booleans()}
-        if issubclass(kind, YatDense)
-        else {
-            "use_alpha": _ALPHA,
-            "kernel_size": st.integers(1, 3),
-            "padding": st.integers(0, 1) | st.sampled_from(["valid", "same"]),
-            "dilation": st.integers(1, 2),
-            "groups": st.sampled_from([1, 2]),
-            "padding_mode": st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
-        }
-    )
+    own = next(options for base, options in _OWN.items() if issubclass(kind, base))
 
     def decorate(test: Any) -> Any:
         return _SETTINGS(given(options=st.fixed_dictionaries(_SHARED | own))(test))
@@ -71,7 +82,7 @@ def state_keys(layer: nn.Module) -> set[str]:
     return set(layer.state_dict())
 
 
-def assert_folds_to_itself(layer: YatDense | YatConv, x: Tensor) -> None:
+def assert_folds_to_itself(layer: YatLayer, x: Tensor) -> None:
     """Fail unless a layer in eval mode computes what its fold does, in the same dtype."""
     folded = layer.eval().fold()
     for dtype in (torch.float32, torch.float16):

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from nmn_export.layers import YatConv2d, YatDense, scalars
+from nmn_export.layers import YatConv2d, YatConvTranspose2d, YatDense, scalars
 
 LAYERS = {
     "learned alpha": YatDense(6, 4),
     "constant alpha": YatDense(6, 4, constant_alpha=True, spherical=True),
     "geometric alpha": YatConv2d(2, 4, 3, padding=1, use_alpha="geometric"),
+    "transposed": YatConvTranspose2d(2, 4, 3, stride=2, output_padding=1, groups=2),
     "learned epsilon": YatConv2d(2, 4, 3, groups=2, learnable_epsilon=True),
 }
 

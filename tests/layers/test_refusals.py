@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from nmn_export.errors import NmnExportError
-from nmn_export.layers import YatConv1d, YatConv2d, YatDense
+from nmn_export.layers import YatConv1d, YatConv2d, YatConvTranspose2d, YatDense
 
 SHARED = [
     ({"epsilon": 0}, r"epsilon must be positive and finite; got 0\. Use 1e-5"),
@@ -51,6 +51,28 @@ CONV = [
     ),
 ]
 
+CONV_TRANSPOSE = [
+    *SHARED,
+    ({"use_alpha": "log"}, r"alpha must be True, False or 'geometric'; got 'log'\."),
+    ({"mask": torch.ones(6, 1, 1)}, r"mask must broadcast to .* \(4, 3, 3, 3\); got shape"),
+    ({"groups": 4}, r"groups must divide .*; got groups=4, in_channels=4, out_channels=6\. Choose"),
+    ({"padding_mode": "reflect"}, r"padding_mode must be zeros; got 'reflect'\. Leave it out"),
+    ({"padding": -1}, r"padding must be at least 0; got -1\. Use a larger one"),
+    (
+        {"output_padding": 1},
+        r"output_padding must be smaller than the stride or the dilation; "
+        r"got \(1, 1\) with stride \(1, 1\), dilation \(1, 1\)\. Use a smaller",
+    ),
+    ({"output_padding": (2, 0), "stride": (2, 1)}, r"must be smaller than the stride or the dil"),
+    ({"output_padding": -1}, r"output_padding must be at least 0; got -1\."),
+    (
+        {"stride": (1, 2, 3)},
+        r"stride must be one number, or 2 numbers for YatConvTranspose2d; got \(1, 2, 3\)\. Give",
+    ),
+    ({"dilation": 0}, r"dilation must be at least 1; got 0\."),
+    ({"kernel_size": 0}, r"kernel_size must be at least 1; got 0\."),
+]
+
 
 def names(options: object) -> str | None:
     return "+".join(options) if isinstance(options, dict) else ""
@@ -66,6 +88,34 @@ def test_a_bad_option_of_a_dense_layer_is_refused(options: dict[str, object], me
 def test_a_bad_option_of_a_convolution_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(NmnExportError, match=message):
         YatConv2d(4, 6, **{"kernel_size": 3, **options})
+
+
+@pytest.mark.parametrize(("options", "message"), CONV_TRANSPOSE, ids=names)
+def test_a_bad_option_of_a_transposed_convolution_is_refused(
+    options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(NmnExportError, match=message):
+        YatConvTranspose2d(4, 6, **({"kernel_size": 3, "groups": 2} | options))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (
+            torch.zeros(4, 7, 7),
+            r"YatConvTranspose2d takes input of 4 dimensions .*; got shape \(4,",
+        ),
+        (torch.zeros(1, 3, 7, 7), r"YatConvTranspose2d takes 4 input channels; got 3 in shape"),
+        (
+            torch.zeros(1, 4, 7, 7).int(),
+            r"YatConvTranspose2d takes floating-point input; got torch",
+        ),
+    ],
+    ids=["rank", "channels", "dtype"],
+)
+def test_a_bad_input_of_a_transposed_convolution_is_refused(bad: Tensor, message: str) -> None:
+    with pytest.raises(NmnExportError, match=message):
+        YatConvTranspose2d(4, 6, 3)(bad)
 
 
 @pytest.mark.parametrize(

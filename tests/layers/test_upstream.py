@@ -17,6 +17,9 @@ from nmn_export.layers import (
     YatConv2d,
     YatConv3D,
     YatConv3d,
+    YatConvTranspose1d,
+    YatConvTranspose2d,
+    YatConvTranspose3d,
     YatDense,
     YatLayer,
     YatNMN,
@@ -32,9 +35,27 @@ PAIRS = {
     "conv3d": (YatConv3d, upstream_conv.YatConv3D, (4, 6, 2), (2, 4, 5, 5, 5)),
 }
 
-every_layer = pytest.mark.parametrize(
-    ("ours", "theirs", "sizes", "shape"), PAIRS.values(), ids=list(PAIRS)
-)
+TRANSPOSED = {
+    "transpose1d": (YatConvTranspose1d, upstream_conv.YatConvTranspose1D, (4, 6, 3), (2, 4, 7)),
+    "transpose2d": (YatConvTranspose2d, upstream_conv.YatConvTranspose2D, (4, 6, 3), (2, 4, 5, 5)),
+    "transpose3d": (
+        YatConvTranspose3d,
+        upstream_conv.YatConvTranspose3D,
+        (4, 6, 2),
+        (2, 4, 3, 3, 3),
+    ),
+}
+
+
+def each(pairs: dict[str, tuple[object, ...]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("ours", "theirs", "sizes", "shape"), pairs.values(), ids=list(pairs)
+    )
+
+
+every_layer = each(PAIRS | TRANSPOSED)
+layers_with_banks = each(PAIRS)
+transposed_layers = each(TRANSPOSED)
 
 
 @pytest.fixture(autouse=True)
@@ -79,11 +100,21 @@ OPTIONS = [
     {"constant_alpha": 0.0},
     {"constant_alpha": False},
     {"learnable_epsilon": True, "epsilon": 0.01},
-    {"weight_normalized": True},
     {"param_dtype": torch.float64},
     {"param_dtype": torch.float16, "dtype": torch.float32, "learnable_epsilon": True},
     {"param_dtype": torch.float32, "dtype": torch.float64},
+]
+
+OPTIONS_WITH_BANKS = [
+    {"weight_normalized": True},
     {"tie_kernel_bank": True, "kernel_bank_size": 8, "kernel_bank_id": "a"},
+]
+
+TRANSPOSED_OPTIONS = [
+    {"stride": 2, "padding": 1, "output_padding": 1},
+    {"stride": 3, "groups": 2, "softplus_bias": True},
+    {"dilation": 2, "groups": 2, "constant_bias": 0.5},
+    {"use_alpha": False, "scalar_bias": True, "stride": 2},
 ]
 
 ATTRIBUTES = (
@@ -91,7 +122,7 @@ ATTRIBUTES = (
     "weight_normalized", "softplus_bias", "scalar_bias", "tie_kernel_bank", "kernel_bank_size",
     "kernel_bank_id", "lazy", "spherical", "positive_init", "in_features", "out_features",
     "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
-    "padding_mode", "use_dropconnect", "drop_rate", "compute_dtype",
+    "padding_mode", "use_dropconnect", "drop_rate", "compute_dtype", "transposed",
 )  # fmt: skip
 
 
@@ -100,6 +131,45 @@ ATTRIBUTES = (
 def test_layers_have_the_same_parameters_and_compute_the_same(
     ours, theirs, sizes, shape, options
 ) -> None:
+    assert_same_layers(ours, theirs, sizes, shape, options)
+
+
+@layers_with_banks
+@pytest.mark.parametrize("options", OPTIONS_WITH_BANKS, ids=str)
+def test_layers_with_banks_have_the_same_parameters_and_compute_the_same(
+    ours, theirs, sizes, shape, options
+) -> None:
+    assert_same_layers(ours, theirs, sizes, shape, options)
+
+
+@transposed_layers
+@pytest.mark.parametrize("options", TRANSPOSED_OPTIONS, ids=str)
+def test_transposed_layers_have_the_same_parameters_and_compute_the_same(
+    ours, theirs, sizes, shape, options
+) -> None:
+    assert_same_layers(ours, theirs, sizes, shape, options)
+    assert ours(*sizes, **options).output_padding == theirs(*sizes, **options).output_padding
+
+
+@transposed_layers
+def test_an_output_size_means_the_same(ours, theirs, sizes, shape) -> None:
+    mine, other = ours(*sizes, stride=3).eval(), theirs(*sizes, stride=3).eval()
+    mine.load_state_dict(other.state_dict())
+    x = torch.randn(shape)
+    least = other(x).shape[2:]
+    for extra in range(3):
+        size = [n + extra for n in least]
+        torch.testing.assert_close(mine(x, size), other(x, size), rtol=1e-5, atol=1e-6)
+    for size in ([n - 1 for n in least], [n + 3 for n in least]):
+        for layer in (mine, other):
+            with pytest.raises(ValueError, match=r"output.size"):
+                layer(x, size)
+
+
+def assert_same_layers(
+    ours: type, theirs: type, sizes: tuple[int, ...], shape: tuple[int, ...], options: dict
+) -> None:
+    """Fail unless layers with some options have equal parameters, attributes and outputs."""
     torch.manual_seed(0)
     mine, other = ours(*sizes, **options).eval(), theirs(*sizes, **options).eval()
     assert {k: (v.shape, v.dtype) for k, v in mine.state_dict().items()} == {
@@ -155,7 +225,7 @@ def bank(cls: type, sizes: tuple[int, ...], out: int, **options: object) -> YatL
     return cls(sizes[0], out, *sizes[2:], tie_kernel_bank=True, **options)
 
 
-@every_layer
+@layers_with_banks
 def test_layers_of_a_bank_share_one_parameter(ours, theirs, sizes, shape) -> None:
     wide, narrow = bank(ours, sizes, 6), bank(ours, sizes, 4)
     other = bank(ours, sizes, 4, kernel_bank_id="other")
@@ -171,7 +241,7 @@ def test_layers_of_a_bank_share_one_parameter(ours, theirs, sizes, shape) -> Non
     assert wide.weight.grad is not None
 
 
-@every_layer
+@layers_with_banks
 def test_a_bank_grows_until_it_is_used(ours, theirs, sizes, shape) -> None:
     narrow = bank(ours, sizes, 4)
     before = narrow.weight.detach().clone()

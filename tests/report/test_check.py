@@ -11,8 +11,9 @@ from rich.console import Console
 from nmn_export import NmnExportError, check, export
 from nmn_export.graph.file import load
 from nmn_export.graph.fold import fold
-from nmn_export.layers import YatConv1d, YatConv2d, YatConv3d, YatDense
+from nmn_export.layers import YatConv1d, YatConv2d, YatConv3d, YatConvTranspose2d, YatDense
 from nmn_export.ops import OPS
+from nmn_export.report import single_layer
 from nmn_export.report.check import check_engine
 from nmn_export.report.render import comparison_json, comparison_table
 from nmn_export.report.single_layer import LayerOp, near_prototypes
@@ -98,9 +99,10 @@ def test_an_inlined_file_is_checked_as_a_whole(small_net, tmp_path):
     [
         (lambda: YatDense(8, 4), (2, 8), "YatDense"),
         (lambda: YatConv2d(2, 4, 3, padding=1, padding_mode="reflect"), (2, 2, 6, 6), "YatConv"),
+        (lambda: YatConvTranspose2d(2, 4, 4, 2, groups=2), (2, 2, 3, 3), "YatConvTranspose"),
         (lambda: pytest.importorskip("nmn.torch.nmn").YatNMN(8, 4), (2, 8), "YatDense"),
     ],
-    ids=["dense", "conv", "nmn"],
+    ids=["dense", "conv", "conv_transpose", "nmn"],
 )
 def test_a_model_may_be_one_layer(tmp_path, make, shape, subject):
     path, layer = tmp_path / "m.onnx", make()
@@ -158,6 +160,27 @@ def test_probes_come_close_to_every_prototype(layer):
     # At a distance of 1 % the ratio is about ‖w‖² / 1e-4.
     w_sq = folded.weight.double().flatten(1).square().sum(1)
     assert (largest > 1e3 * w_sq).all()
+
+
+def test_probes_of_a_vocabulary_are_close_to_evenly_chosen_prototypes(monkeypatch):
+    monkeypatch.setattr(single_layer, "LARGEST_OUTPUT", 3 * 100 * 10)
+    folded = fold(torch.nn.Sequential(YatDense(64, 100)))[0]
+    x = near_prototypes(folded, 0)
+    assert len(x) == 3 * 10
+    closest = torch.cdist(x, folded.weight).argmin(1)
+    assert closest.tolist() == 3 * list(range(0, 100, 10))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "param_dtype"), [(torch.float16, torch.float32), (torch.float32, torch.float16)]
+)
+def test_a_layer_that_stores_its_weights_in_another_dtype(dtype, param_dtype, tmp_path):
+    path = tmp_path / "m.onnx"
+    net = torch.nn.Sequential(YatDense(32, 4, dtype=dtype, param_dtype=param_dtype))
+    export(net, torch.randn(2, 32), path)
+    comparisons = check(path, net)
+    assert {c.subject for c in comparisons} == {"model", "0"}
+    assert not failed(comparisons)
 
 
 def test_reports_are_printed_as_table_and_as_json(small_net, small_file, tmp_path):

@@ -5,13 +5,15 @@ from pathlib import Path
 import ml_dtypes
 import onnx
 import pytest
+import torch
 
-from nmn_export import NmnExportError
+from nmn_export import NmnExportError, export
 from nmn_export.engine.build import build
 from nmn_export.engine.plugin_library import find_plugin_library
 from nmn_export.engine.process.messages import Layer
 from nmn_export.engine.record import FileRecord, PluginRecord, read_record
 from nmn_export.graph.file import load
+from nmn_export.layers import YatConvTranspose2d
 from nmn_export.report.doctor import Finding, examine
 from nmn_export.report.inspect import engine_facts, inspect_model
 from nmn_export.report.render import engine_table, op_table
@@ -29,6 +31,17 @@ def test_ops_are_listed_with_shapes_costs_and_attributes(small_file):
     assert conv.bytes == 4 * (800 + 6 * 72 + 6 + 150)
     assert dense.attributes["alpha"] == pytest.approx(2**0.5)
     assert dense.flops == 5 * (2 * 6 + 6) + 2 * 6
+
+
+def test_the_cost_of_a_transposed_convolution_is_that_of_its_input(tmp_path):
+    layer = YatConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2)
+    export(layer.eval(), torch.randn(2, 4, 5, 5), tmp_path / "m.onnx", check=False)
+    (report,) = inspect_model(load(tmp_path / "m.onnx"))
+    assert report.weight_shape == (4, 3, 3, 3)
+    assert report.output_shape == (2, 6, 10, 10)
+    assert report.attributes["output_padding"] == [1, 1]
+    assert report.flops == 200 * (2 * 27 + 2) + 1200 * 6
+    assert report.bytes == 4 * (200 + 4 * 27 + 6 + 1200)
 
 
 def test_the_table_leaves_defaults_out(small_file):

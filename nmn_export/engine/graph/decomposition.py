@@ -67,11 +67,26 @@ def decompose(model: ir.Model, names: Collection[str]) -> None:
             output_size_limit=NO_LIMIT,
             should_fold=lambda node: _DECOMPOSED_FROM in node.metadata_props,
         )
+    _remove_expands(model)
     RemoveUnusedNodesPass()(model)
     for node in model.graph.all_nodes():
         origin = node.metadata_props.get(_DECOMPOSED_FROM)
         if origin and not str(node.name).startswith(f"{origin}/"):
             node.name = f"{origin}/{node.name}"
+
+
+def _remove_expands(model: ir.Model) -> None:
+    """Remove the Expand before a MatMul of a decomposed node, because TensorRT broadcasts.
+
+    ONNX Runtime needs it for an empty batch.
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type != "MatMul" or _DECOMPOSED_FROM not in node.metadata_props:
+            continue
+        left = node.inputs[0]
+        expand = left.producer() if left else None
+        if expand is not None and expand.op_type == "Expand":
+            node.replace_input_with(0, expand.inputs[0])
 
 
 def _prefix_values(model: ir.Model) -> None:

@@ -14,6 +14,7 @@ from nmn_export.engine.graph.nodes import yat_nodes
 from nmn_export.errors import NmnExportError
 from nmn_export.kernels.attention.options import Options
 from nmn_export.kernels.conv.weights import prepare_conv
+from nmn_export.kernels.conv_transpose.weights import prepare_conv_transpose
 from nmn_export.kernels.dense.weights import prepare_dense
 from nmn_export.kernels.weights import Float32Precision, Prepared, fold
 from nmn_export.ops import OPS, PLUGIN_ATTRIBUTES
@@ -32,12 +33,14 @@ def _prepare_conv(
 ) -> Prepared:
     epsilon, alpha, group = (_attribute(node, n) for n in ("epsilon", "alpha", "group"))
     options: dict[str, Any] = {"dtype": weight.dtype, "precision": precision}
-    return prepare_conv(weight, bias, epsilon, alpha, group, **options).prepared
+    prepare = prepare_conv if node.op_type == "YatConv" else prepare_conv_transpose
+    return prepare(weight, bias, epsilon, alpha, group, **options).prepared
 
 
 PREPARE: dict[str, Callable[[ir.Node, Tensor, Tensor, Float32Precision], Prepared]] = {
     "YatDense": _prepare_dense,
     "YatConv": _prepare_conv,
+    "YatConvTranspose": _prepare_conv,
 }
 """Weight preparation by op, for ops that have a weight."""
 

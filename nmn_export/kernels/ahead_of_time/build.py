@@ -27,7 +27,7 @@ from nmn_export.kernels.attention.plan import (
     MOST_FEATURES,
     MOST_KEY_PARTS,
 )
-from nmn_export.kernels.conv.launch import FEW_FILTERS
+from nmn_export.kernels.conv.images import FEW_FILTERS
 from nmn_export.kernels.dense.launch import MOST_PARTS
 from nmn_export.kernels.tile_size import PROGRAMS_PER_PROCESSOR
 from nmn_export.kernels.weights import ALIGNMENT, ALPHA_LIMIT

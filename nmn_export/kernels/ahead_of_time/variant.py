@@ -56,7 +56,8 @@ class Variant:
 
     Attributes:
         name: File name without extension.
-        op: The ONNX op whose output it computes; "" for kernels that run before it.
+        op: The ONNX op whose output it computes; "" for kernels that run before it. The plugin
+            library has no kernels of ops that are not declared, such as CausalLinearAttention.
         kernel: The Triton function.
         types: Triton types of the run-time arguments, in order.
         divisible: Run-time arguments that are multiples of 16 (pointers: in bytes).
