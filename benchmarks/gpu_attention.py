@@ -32,6 +32,8 @@ from nmn_export.kernels.device import device_of
 from nmn_export.kernels.weights import precision_for
 from nmn_export.ops import exact_yat_attention, yat_attention
 
+Contestants = dict[str, Callable[..., Tensor]]
+
 MOST_SCORES = 2**31
 """Number of scores up to which `eager` is timed. It keeps several copies of them in float32."""
 
@@ -109,10 +111,14 @@ class AttentionSubject:
         return (2 * queries + 2 * self.k.numel()) * self.dtype.itemsize
 
     def draw(self) -> Tensor:
-        """Return random queries. Some are close to a key, as after training."""
+        """Return random queries."""
         shape = self.shape
         size = (shape.batch, shape.heads, shape.queries, shape.features)
-        q = torch.randn(size, device=self.device).to(self.dtype)
+        return torch.randn(size, device=self.device).to(self.dtype)
+
+    def draw_near(self) -> Tensor:
+        """Return random queries. One of each batch is next to a key, where the distance cancels."""
+        q = self.draw()
         q[:, 0, -1] = self.k[:, 0, -1] * 1.01
         return q
 
@@ -180,16 +186,24 @@ class AttentionSubject:
             raise RuntimeError(f"more than {MOST_SCORES} scores")
         return yat_attention(q, self.k, self.v, None, EPSILON, self.scale, self.shape.is_causal)
 
-    def usable(
-        self, names: tuple[str, ...]
-    ) -> tuple[dict[str, Callable[..., Tensor]], dict[str, str]]:
-        """Return the contestants that support this shape and device, and why others do not."""
+    def workspace_bytes(self) -> int:
+        """Return the bytes of scratch memory of the fused kernel."""
+        return self.planned().workspace_bytes(self._sizes())
+
+    def usable(self) -> tuple[Contestants, dict[str, str]]:
+        """Return the contestants that support this shape and device, and why others do not.
+
+        Raises:
+            RuntimeError: The fused kernel fails.
+        """
         q, usable, reasons = self.draw(), {}, {}
-        for name in names:
+        for name in self.CONTESTANTS:
             try:
                 getattr(self, name)(q)
                 usable[name] = getattr(AttentionSubject, name)
             except RuntimeError as error:
+                if name == "fused":
+                    raise
                 reasons[name] = str(error).splitlines()[0]
         return usable, reasons
 

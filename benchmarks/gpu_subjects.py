@@ -11,7 +11,7 @@ eager:       the eager layer.
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import triton
@@ -76,6 +76,8 @@ def compiled_eager() -> Callable[..., Tensor]:
 
 class Subject:
     """A layer of one shape and mode with random weights."""
+
+    CONTESTANTS = ("linear", "fused", "unfused", "eager")
 
     def __init__(self, shape: Shape, mode: str, device: str) -> None:
         dtype_name, precision = MODES[mode]
@@ -173,6 +175,17 @@ class Subject:
                 f"{difference:.3g}, where the largest output is {largest:.3g}"
             )
 
+    def draw_near(self) -> Tensor:
+        """Return a random input. One row of a dense layer is next to a weight."""
+        x = self.draw()
+        if not self.shape.size:
+            x[0] = self.layer.weight[0] * 1.01
+        return x
+
+    def is_near_exact(self, x: Tensor, y: Tensor) -> bool:
+        """Return whether `y` is within the rounding errors that `UNITS` allows."""
+        return near(self, x, y, self.exact(x))
+
     def exact(self, x: Tensor) -> Tensor:
         """Return the layer in float64."""
         layer = self.layer
@@ -183,7 +196,26 @@ class WrongResultError(Exception):
     """A kernel's output is wrong or does not repeat."""
 
 
-def check(shape: Shape, mode: str, device: str, repetitions: int) -> None:
+class Checked(Protocol):
+    """What `check` needs of a subject."""
+
+    shape: Any
+    mode: str
+
+    def draw_near(self) -> Tensor:
+        """Return a random input, partly close to a weight or a key."""
+        ...
+
+    def fused(self, x: Tensor) -> Tensor:
+        """Compute the output with the fused kernel."""
+        ...
+
+    def is_near_exact(self, x: Tensor, y: Tensor) -> bool:
+        """Return whether rounding explains the difference of an output from float64."""
+        ...
+
+
+def check(subject: Checked, repetitions: int) -> None:
     """Check that the fused kernel agrees with float64 and repeats bit by bit.
 
     The interpreter runs programs one after another, so only a GPU shows a race.
@@ -191,17 +223,15 @@ def check(shape: Shape, mode: str, device: str, repetitions: int) -> None:
     Raises:
         WrongResultError: It does not agree or does not repeat.
     """
-    subject = Subject(shape, mode, device)
-    x = subject.draw()
-    if not shape.size:  # An input next to a weight, where the distance cancels.
-        x[0] = subject.layer.weight[0] * 1.01
+    what = f"{subject.shape.name} in {subject.mode}"
+    x = subject.draw_near()
     y = subject.fused(x)
-    if not near(subject, x, y, subject.exact(x)):
-        raise WrongResultError(f"{shape.name} in {mode} is wrong: it does not agree with float64")
+    if not subject.is_near_exact(x, y):
+        raise WrongResultError(f"{what} is wrong: it does not agree with float64")
     for repetition in range(1, repetitions + 1):
         if not torch.equal(y, subject.fused(x)):
             raise WrongResultError(
-                f"{shape.name} in {mode} does not repeat: repetition {repetition} of "
+                f"{what} does not repeat: repetition {repetition} of "
                 f"{repetitions} differs, so there is a race"
             )
 

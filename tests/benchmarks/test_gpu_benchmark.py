@@ -10,6 +10,11 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_layers, gpu_worker
+from benchmarks.gpu_attention_shapes import (
+    ATTENTION_SHAPES,
+    CHECKED_ATTENTION_SHAPES,
+    TINY_ATTENTION_SHAPES,
+)
 from benchmarks.gpu_queue import Candidate, Item, all_items, candidates
 from benchmarks.gpu_shapes import CHECKED_SHAPES, MODES, SHAPES, TINY_SHAPES, VALUABLE_SHAPES, Shape
 from benchmarks.gpu_subjects import Subject, near
@@ -28,8 +33,8 @@ def test_dry_run_prints_the_table(
     printed = capsys.readouterr().out
     assert code == 0
     assert "records not kept" in printed
-    assert "in 4 of 4 checks the kernel agrees with float64 and repeats" in printed
-    for shape in TINY_SHAPES:
+    assert "in 6 of 6 checks the kernel agrees with float64 and repeats" in printed
+    for shape in (*TINY_SHAPES, *TINY_ATTENTION_SHAPES):
         assert re.search(rf"^{re.escape(shape.name)} .*×", printed, re.MULTILINE)
 
 
@@ -64,10 +69,11 @@ def test_items_come_in_order_of_value() -> None:
     kinds = [item.kind for item in items]
     checks = [item for item in items if item.kind == "correctness"]
     assert items[: len(checks)] == checks
-    assert {(i.shape, i.mode) for i in checks} == {(s, m) for s in CHECKED_SHAPES for m in MODES}
+    checked = (*CHECKED_SHAPES, *CHECKED_ATTENTION_SHAPES)
+    assert {(i.shape, i.mode) for i in checks} == {(s, m) for s in checked for m in MODES}
     timed = [item for item in items if item.kind == "timing"]
     assert [item.shape for item in timed[: len(VALUABLE_SHAPES)]] == list(VALUABLE_SHAPES)
-    assert {item.shape for item in timed} == set(SHAPES)
+    assert {item.shape for item in timed} == {*SHAPES, *ATTENTION_SHAPES}
     assert kinds.index("timing") < kinds.index("tiles") < kinds.index("compile")
     assert 1 <= kinds.count("compile") <= 3
     assert kinds.index("compile") < kinds.index("repeat")
@@ -203,14 +209,14 @@ def test_it_needs_pytorch_and_triton_only_and_survives_a_crash(tmp_path: Path) -
     assert {f"{kind} {shape.name} float16" for kind in ("correctness", "repeat")
             for shape in (DENSE, SMALL_DENSE, TRANSPOSED)} < done  # fmt: skip
     assert f"compile {DENSE.name} float16" in done
-    assert "in 3 of 4 checks" in broken.stdout
+    assert "in 5 of 6 checks" in broken.stdout
     assert "2 failures in this run" in broken.stdout
 
     repaired = run("--only", "correctness", "--resume")
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
     items = re.findall(r"^done +(.*) \(", repaired.stdout, re.MULTILINE)
     assert items == [f"correctness {CONV.name} float16"]
-    assert "in 4 of 4 checks" in repaired.stdout
+    assert "in 6 of 6 checks" in repaired.stdout
 
 
 def test_without_a_gpu_it_says_so(

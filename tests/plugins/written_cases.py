@@ -107,14 +107,14 @@ ALIGNED_CASES = (
 COMMON_CASES = (*DENSE_CASES, *CONV_CASES, *CONV_TRANSPOSE_CASES)
 
 ALIGNED_ATTENTION_CASES = (
-    AttentionCase("aligned", queries=70, keys=70, features=64, is_causal=True, batch=1),
-    AttentionCase("aligned-grouped", heads=6, key_heads=2, queries=30, keys=90, features=32),
-    AttentionCase("aligned-mask", mask="heads", queries=20, keys=100, features=128),
-    AttentionCase("aligned-widths", features=16, value_features=208, queries=3, keys=33),
-    AttentionCase("aligned-one-query", queries=1, keys=200, heads=4, key_heads=1, features=64),
-    AttentionCase("aligned-spherical", spherical=True, mask="keys", keys=40, features=48),
-    AttentionCase("aligned-power", power=2.0, is_causal=True, queries=3, keys=300, features=16),
-    AttentionCase("aligned-negative", scale=-0.4, queries=2, keys=260, features=32),
+    AttentionCase("aligned", queries=70, keys=70, features=16, heads=1, is_causal=True, batch=1),
+    AttentionCase("aligned-mask", mask="heads", queries=3, keys=70, features=16),
+    AttentionCase("aligned-widths", features=16, value_features=208, keys=33, batch=1),
+    AttentionCase("aligned-grouped", heads=6, key_heads=2, keys=66, features=32, batch=1),
+    AttentionCase("aligned-one-query", queries=1, keys=70, heads=4, key_heads=1, features=64),
+    AttentionCase("aligned-spherical", spherical=True, mask="keys", keys=40, features=48, batch=1),
+    AttentionCase("aligned-power", power=2.0, is_causal=True, queries=3, keys=140, features=16),
+    AttentionCase("aligned-negative", scale=-0.4, queries=2, keys=130, features=32, batch=1),
 )
 """The same of YatAttention, whose inputs are never prepared."""
 
