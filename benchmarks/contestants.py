@@ -1,6 +1,7 @@
 """The four contestants of a CPU benchmark, built from one network of our layers.
 
-linear: the network with plain convolutions and linear layers instead of ⵟ layers; the baseline.
+linear: the network with plain convolutions, linear layers and softmax attention instead of ⵟ
+        layers; the baseline.
 ours:   the network, exported by `nmn_export.export`.
 naive:  the network with the layers of the `nmn` package, exported by `torch.onnx.export`.
 eager:  the network in PyTorch, without export.
@@ -18,9 +19,22 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from benchmarks.attention_twins import (
+    AttentionOnly,
+    SoftmaxAttention,
+    SoftmaxOnly,
+    UpstreamAttention,
+    UpstreamOnly,
+)
 from nmn_export import export
 from nmn_export.graph.capture import quiet
-from nmn_export.layers import YatConv, YatConvTranspose, YatDense, YatLayer
+from nmn_export.layers import (
+    MultiHeadYatAttention,
+    YatConv,
+    YatConvTranspose,
+    YatDense,
+    YatLayer,
+)
 
 NAMES = ("linear", "ours", "naive", "eager")
 
@@ -57,7 +71,7 @@ def contestants(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
 
 
 def linear_twin(model: nn.Module) -> nn.Module:
-    """Return a copy with a convolution or linear layer instead of each ⵟ layer."""
+    """Return a copy with a convolution, linear layer or softmax attention for each ⵟ layer."""
     return _replace(model, _linear)
 
 
@@ -66,13 +80,20 @@ def upstream_twin(model: nn.Module) -> nn.Module:
     return _replace(model, _upstream)
 
 
-def _replace(model: nn.Module, make: Callable[[YatLayer], nn.Module]) -> nn.Module:
-    memo: dict[int, Any] = {id(m): make(m) for m in model.modules() if isinstance(m, YatLayer)}
+_Layer = YatLayer | MultiHeadYatAttention | AttentionOnly
+
+
+def _replace(model: nn.Module, make: Callable[[Any], nn.Module]) -> nn.Module:
+    memo: dict[int, Any] = {id(m): make(m) for m in model.modules() if isinstance(m, _Layer)}
     twin: nn.Module = copy.deepcopy(model, memo)
     return twin.eval()
 
 
-def _linear(layer: YatLayer) -> nn.Module:
+def _linear(layer: _Layer) -> nn.Module:
+    if isinstance(layer, MultiHeadYatAttention):
+        return SoftmaxAttention(layer)
+    if isinstance(layer, AttentionOnly):
+        return SoftmaxOnly(layer.is_causal)
     bias = layer.bias is not None
     if isinstance(layer, YatDense):
         return nn.Linear(layer.in_features, layer.out_features, bias)
@@ -95,7 +116,11 @@ def _geometry(layer: YatConv | YatConvTranspose) -> dict[str, Any]:
     } | ({"output_padding": layer.output_padding} if transposed else {})
 
 
-def _upstream(layer: YatLayer) -> nn.Module:
+def _upstream(layer: _Layer) -> nn.Module:
+    if isinstance(layer, MultiHeadYatAttention):
+        return UpstreamAttention(layer)
+    if isinstance(layer, AttentionOnly):
+        return UpstreamOnly(layer.is_causal)
     nmn = importlib.import_module("nmn.torch")
     options: dict[str, Any] = {
         "bias": layer.bias is not None,

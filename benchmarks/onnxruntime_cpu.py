@@ -23,8 +23,15 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
+from benchmarks.attention_twins import AttentionOnly
 from benchmarks.contestants import NAMES, contestants
-from nmn_export.layers import YatConv2d, YatConvTranspose1d, YatConvTranspose2d, YatDense
+from nmn_export.layers import (
+    MultiHeadYatAttention,
+    YatConv2d,
+    YatConvTranspose1d,
+    YatConvTranspose2d,
+    YatDense,
+)
 from nmn_export.models import aether_resnet18
 from nmn_export.report.machine import machine
 from nmn_export.report.timing import sample, spread, timing
@@ -68,6 +75,10 @@ def _dense(in_features: int, out_features: int) -> YatDense:
     return YatDense(in_features, out_features, constant_alpha=True)
 
 
+def _attention(**options: bool) -> MultiHeadYatAttention:
+    return MultiHeadYatAttention(768, 12, constant_alpha=True, **options)
+
+
 SUBJECTS = (
     Subject("AetherResNet-18 224² b1", aether_resnet18, (1, 3, 224, 224), 1.08),
     Subject("AetherResNet-18 224² b8", aether_resnet18, (8, 3, 224, 224), 1.08),
@@ -79,9 +90,6 @@ SUBJECTS = (
     Subject("conv 256 3×3 14² b8", partial(_conv, 256), (8, 256, 14, 14)),
     Subject("dense 512→1000 b8", partial(_dense, 512, 1000), (8, 512)),
     Subject("dense 768→3072 b128", partial(_dense, 768, 3072), (128, 768)),
-)
-
-BY_NAME = (
     Subject("transposed 64 3×3 56² b1", partial(_up, 3, 1, 1), (1, 64, 56, 56), 1.15),
     Subject("transposed 64 4×4/2 28² b1", partial(_up, 4, 2, 1), (1, 64, 28, 28), 1.15),
     Subject("transposed 64 4×4/2 28² b8", partial(_up, 4, 2, 1), (8, 64, 28, 28), 1.15),
@@ -90,8 +98,15 @@ BY_NAME = (
     Subject("transposed 64 5×5/2 28² b8", partial(_up, 5, 2, 2, 1), (8, 64, 28, 28), 1.15),
     Subject("transposed 64 2×2/2 28² b8", partial(_up, 2, 2), (8, 64, 28, 28), 1.15),
     Subject("transposed 128→64 16/8 1-D 256 b8", _up_1d, (8, 128, 256), 1.15),
+    Subject("attention 768 L128 b1", _attention, (1, 128, 768), 1.10),
+    Subject("attention 768 L512 b1", _attention, (1, 512, 768), 1.10),
+    Subject("attention 768 L512 b4", _attention, (4, 512, 768), 1.10),
+    Subject("attention 768 L2048 b1", _attention, (1, 2048, 768), 1.10),
+    Subject(
+        "causal attention 768 L512 b1", partial(_attention, is_causal=True), (1, 512, 768), 1.10
+    ),
+    Subject("attention 12×64 alone L512 b1", AttentionOnly, (3, 1, 512, 12, 64)),
 )
-"""Subjects that run only if they are named, and are not in the README."""
 
 
 def measure(subject: Subject, rounds: int, progress: Progress) -> dict[str, Any]:
@@ -161,12 +176,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file; for a complete run in results/")
     arguments = parser.parse_args()
     names: list[str] = arguments.names
-    named = [s for s in (*SUBJECTS, *BY_NAME) if any(name in s.name for name in names)]
-    subjects = named if names else list(SUBJECTS)
+    subjects = [s for s in SUBJECTS if not names or any(name in s.name for name in names)]
     if arguments.rounds < 1:
         parser.exit(2, f"error: --rounds is 1 or more; got {arguments.rounds}. Use --rounds 40.\n")
     if not subjects:
-        known = ", ".join(s.name for s in (*SUBJECTS, *BY_NAME))
+        known = ", ".join(s.name for s in SUBJECTS)
         parser.exit(2, f"error: No subject has such a name; got {names}. Use one of: {known}.\n")
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     output: Path | None = arguments.output

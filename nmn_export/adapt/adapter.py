@@ -19,9 +19,11 @@ class Adapter:
         buffers: Names of its buffers. `build` passes them on.
         check: Takes our layer, with its parameters, and the words for it in a message. Raises
             `NmnExportError` if ours does not compute the same. `None` if it always does.
+        children: Names of its modules. `build` passes their parameters on.
     """
 
     build: Callable[[Any], nn.Module]
     parameters: tuple[str, ...]
     buffers: tuple[str, ...] = ()
     check: Callable[[Any, str], None] | None = None
+    children: tuple[str, ...] = ()

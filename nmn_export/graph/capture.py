@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from nmn_export.errors import NmnExportError
+from nmn_export.graph import linear_attention
 from nmn_export.graph.arguments import bind
 from nmn_export.graph.functions import DEFINITIONS, function
 from nmn_export.graph.inline import inline as inline_functions
 from nmn_export.graph.kernel_bank import share_banks
-from nmn_export.graph.names import name_biases, name_nodes, name_values
+from nmn_export.graph.names import name_biases, name_masks, name_nodes, name_values
 from nmn_export.graph.schema import is_yat
+from nmn_export.layers.attention_functions import attention_as_op
 from nmn_export.ops import DOMAIN, OPS, VERSION
 
 OPSETS = range(18, 24)
@@ -30,7 +32,7 @@ _DTYPES = {"float", "float16", "bfloat16"}
 
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     OPS[name].torch_op: definition.translate for name, definition in DEFINITIONS.items()
-}
+} | {torch.ops.nmn.causal_linear_attention.default: linear_attention.translate}
 
 
 def capture(
@@ -63,6 +65,7 @@ def capture(
     onnx_model = _translate(program, bind(model, inputs).names, dynamic_axes, opset)
     name_nodes(onnx_model)
     name_biases(onnx_model)
+    name_masks(onnx_model)
     share_banks(onnx_model)
     name_values(onnx_model)
     _attach_functions(onnx_model, opset)
@@ -102,7 +105,7 @@ def _torch_export(
     kinds = {name: dict.fromkeys(dynamic_axes.get(name, ()), kind) for name in inputs}
     # PyTorch marks the tensors it gets as dynamic, so it gets views of the user's.
     views = bind(model, {name: tensor.detach() for name, tensor in inputs.items()})
-    with torch.no_grad():
+    with torch.no_grad(), attention_as_op():
         return torch.export.export(
             model,
             views.positional,

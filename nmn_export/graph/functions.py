@@ -12,15 +12,15 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
-from nmn_export.graph import conv, conv_transpose, dense, yat
+from nmn_export.graph import attention, conv, conv_transpose, dense, yat
 from nmn_export.graph.names import name_body
 
-DEFINITIONS = {
-    op.body.name: op for op in (dense.DEFINITION, conv.DEFINITION, conv_transpose.DEFINITION)
-}
+_OPS = (dense, conv, conv_transpose, attention)
+
+DEFINITIONS = {op.DEFINITION.body.name: op.DEFINITION for op in _OPS}
 """What each op is in a graph, by its ONNX name."""
 
-_COMMON_PIECES = (yat.Scales, yat.ColumnTerm, yat.Quotient)
+_COMMON_PIECES = (yat.Scales, yat.ColumnTerm, yat.Clamp, yat.Quotient)
 
 _LARGEST = {
     ir.DataType.FLOAT16: torch.finfo(torch.float16).max,

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from nmn_export.graph.schema import is_yat
+from nmn_export.graph.schema import input_index, is_yat
 
 
 def share_banks(model: ir.Model) -> None:
@@ -16,7 +16,8 @@ def share_banks(model: ir.Model) -> None:
     """
     weights: dict[str, ir.Value] = {}
     for node in filter(is_yat, model.graph.all_nodes()):
-        weight = node.inputs[1]
+        index = input_index(node, "W")
+        weight = None if index is None else node.inputs[index]
         if weight is not None and weight.is_initializer() and weight.const_value is not None:
             weights[str(weight.name)] = weight
     # The largest first, so that each weight is compared with those that are kept.

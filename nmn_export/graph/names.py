@@ -8,10 +8,14 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from nmn_export.errors import NmnExportError
-from nmn_export.graph.schema import is_yat
+from nmn_export.graph.schema import input_index, is_yat
 
 LAYER_KEY = "nmn_export.layer"
 """Metadata key of a ⵟ node: the path of its layer. A layer that is called twice has two nodes."""
+
+
+_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+"""What PyTorch calls the module of a node that computes a dynamic size."""
 
 
 def unique(wanted: Sequence[str], reserved: Collection[str] = ()) -> list[str]:
@@ -40,7 +44,7 @@ def name_nodes(model: ir.Model) -> None:
     bases = []
     for node in nodes:
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
-        path = scopes[-2] if len(scopes) > 1 else ""
+        path = scopes[-2] if len(scopes) > 1 and scopes[-2] != _NO_MODULE else ""
         bases.append(
             path if is_yat(node) and path else "/".join(filter(None, (path, node.op_type)))
         )
@@ -53,17 +57,32 @@ def name_nodes(model: ir.Model) -> None:
 
 
 def name_biases(model: ir.Model) -> None:
-    """Give every ⵟ op a bias of its own name: PyTorch merges equal ones, and zeros are equal."""
+    """Give every bias a name of its own: PyTorch merges equal ones, and zeros are equal."""
     for node in filter(is_yat, model.graph.all_nodes()):
-        bias, wanted = node.inputs[2], f"{node.name}.bias"
+        index, wanted = input_index(node, "B"), f"{node.name}.bias"
+        if index is None:
+            continue
+        bias = node.inputs[index]
         if bias is None or bias.const_value is None or bias.name == wanted:
             continue
         (name,) = unique([wanted], model.graph.initializers)
         own = ir.Value(name=name, type=bias.type, shape=bias.shape, const_value=bias.const_value)
         model.graph.register_initializer(own)
-        node.replace_input_with(2, own)
+        node.replace_input_with(index, own)
         if bias.name and bias.is_initializer() and not bias.uses():
             del model.graph.initializers[bias.name]
+
+
+def name_masks(model: ir.Model) -> None:
+    """Name the zero that attention without a mask adds to its scores."""
+    masks = []
+    for node in filter(is_yat, model.graph.all_nodes()):
+        index = input_index(node, "M")
+        mask = None if index is None else node.inputs[index]
+        if mask is not None and mask.const_value is not None and mask.const_value.size == 1:
+            masks.append(mask)
+    masks = list(dict.fromkeys(masks))
+    _rename(masks, unique(["no_mask"] * len(masks), model.graph.initializers))
 
 
 def name_values(model: ir.Model) -> None:

@@ -56,6 +56,12 @@ def is_yat(node: ir.Node) -> bool:
     return node.domain == DOMAIN and node.op_type in OPS
 
 
+def input_index(node: ir.Node, name: str) -> int | None:
+    """Return the place of an input of a ⵟ node by its declared name; `None` if the op lacks it."""
+    names = list(OPS[node.op_type].inputs)
+    return names.index(name) if name in names else None
+
+
 def bias_or_zero(weight: FLOAT, bias: FLOAT | None, axis: int = 0, group: int = 1) -> FLOAT:
     """Return the bias of a node, of shape [N], from that of the torch op: [N], [1] or none.
 

@@ -61,14 +61,23 @@ def ColumnTerm(W_scaled_sq: FLOAT, B_scaled: FLOAT, quarter: FLOAT, bound: FLOAT
 
 
 @script(PIECES, default_opset=op)
-def Quotient(g: FLOAT, row: FLOAT, column: FLOAT, quarter: FLOAT, bound: FLOAT) -> FLOAT:
-    """Return g / clamp(row + column − g), which the op multiplies by g: five passes in all.
+def Clamp(m: FLOAT, quarter: FLOAT, bound: FLOAT) -> FLOAT:
+    """Return m for a distance of zero or more.
 
-    m has the sign of α, so ε α/4 bounds it from below or from above. The division comes first
-    because g² could overflow, and because ONNX Runtime would reorder both g and g². The op
-    multiplies in the shape of its output: a Reshape at the end of a graph is one more pass.
+    m has the sign of α, so ε α/4 bounds it from below or from above.
     """
     positive = quarter > op.Constant(value_float=0.0)
     low = op.Where(positive, bound, op.Constant(value_float=float("-inf")))
     high = op.Where(positive, op.Constant(value_float=float("inf")), bound)
-    return g / op.Clip(row + column - g, low, high)
+    return op.Clip(m, low, high)
+
+
+@script(PIECES, default_opset=op)
+def Quotient(g: FLOAT, row: FLOAT, column: FLOAT, quarter: FLOAT, bound: FLOAT) -> FLOAT:
+    """Return g / clamp(row + column − g), which the op multiplies by g: five passes in all.
+
+    The division comes first because g² could overflow, and because ONNX Runtime would reorder both
+    g and g². The op multiplies in the shape of its output: a Reshape at the end of a graph is one
+    more pass.
+    """
+    return g / Clamp(row + column - g, quarter, bound)

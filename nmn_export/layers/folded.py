@@ -1,6 +1,5 @@
 """ⵟ layers as inference needs them: whatever depends only on parameters is computed once."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,10 @@ from nmn_export.layers.output_size import output_padding_for
 
 
 def copy_hooks(source: nn.Module, target: nn.Module) -> None:
-    """Let a module that replaces another one have its forward hooks."""
+    """Let a module that replaces another one have its forward hooks, after those it has itself."""
     for name, hooks in vars(source).items():
         if name.startswith("_forward_"):
-            setattr(target, name, copy.copy(hooks))
+            getattr(target, name).update(hooks)
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Folded(nn.Module):
 class Foldable(nn.Module):
     """A layer that is replaced for inference."""
 
-    def fold(self) -> Folded:
+    def fold(self) -> nn.Module:
         """Return the layer as inference needs it, with its parameters computed once.
 
         It may hold modules and tensors of this layer. An export copies the modules.

@@ -18,7 +18,7 @@ def yat_attention(
     is_causal: bool = False,
     spherical: bool = False,
     power: float = 0.0,
-    guard: float = 1e-12,
+    guard: Scalar = 1e-12,
 ) -> Tensor:
     """Return weights · v, differentiable in every tensor.
 
@@ -43,11 +43,24 @@ def yat_attention(
     Returns:
         [B, H, Lq, E] in the dtype of `q`. A query that attends to no key gives zeros.
     """
-    dtype, wide = q.dtype, compute_dtype(q.dtype)
-    groups = q.shape[1] // k.shape[1]
-    q, k, v = (t.to(dtype).to(wide) for t in (q, k, v))
-    if groups > 1:
-        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    weights = yat_attention_weights(q, k, mask, epsilon, scale, is_causal, spherical, power, guard)
+    return weighted_values(weights, v, q.dtype)
+
+
+def yat_attention_weights(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None = None,
+    epsilon: Scalar = 1e-5,
+    scale: Scalar = 1.0,
+    is_causal: bool = False,
+    spherical: bool = False,
+    power: float = 0.0,
+    guard: Scalar = 1e-12,
+) -> Tensor:
+    """Return the weights of `yat_attention`, [B, H, Lq, Lk]: float32 for half-precision queries."""
+    wide = compute_dtype(q.dtype)
+    q, k = q.to(wide), _per_head(k.to(q.dtype).to(wide), q)
     if spherical:
         q, k = (t / (t.square().sum(-1, keepdim=True) + epsilon).sqrt() for t in (q, k))
     dot = q @ k.mT
@@ -57,11 +70,22 @@ def yat_attention(
         q_sq = q.square().sum(-1, keepdim=True)
         k_sq = k.square().sum(-1).unsqueeze(-2)
         scores = yat(dot, dot, q_sq, k_sq, epsilon, scale)
-    return saturate(_weights(scores, mask, is_causal, power, guard) @ v, dtype)
+    return _weights(scores, mask, is_causal, power, guard)
+
+
+def weighted_values(weights: Tensor, v: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return weights [B, H, Lq, Lk] times values [B, G, Lk, E], saturated, in `dtype`."""
+    return saturate(weights @ _per_head(v.to(dtype).to(weights.dtype), weights), dtype)
+
+
+def _per_head(t: Tensor, other: Tensor) -> Tensor:
+    """Return keys or values [B, G, Lk, …] as [B, H, Lk, …], repeated for the heads of `other`."""
+    groups = other.shape[1] // t.shape[1]
+    return t.repeat_interleave(groups, 1) if groups > 1 else t
 
 
 def _weights(
-    scores: Tensor, mask: Tensor | None, is_causal: bool, power: float, guard: float
+    scores: Tensor, mask: Tensor | None, is_causal: bool, power: float, guard: Scalar
 ) -> Tensor:
     """Return the weights of the values, from scores [B, H, Lq, Lk]."""
     if mask is not None:
@@ -97,9 +121,7 @@ def exact_yat_attention(
 
     `displacement`, a multiple of ‖q‖² + ‖k‖², is added to ‖q − k‖² as rounding would.
     """
-    groups = q.shape[1] // k.shape[1]
-    q, k, v = q.double(), k.double(), v.double()
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    q, k, v = q.double(), _per_head(k.double(), q), _per_head(v.double(), q)
     if spherical:
         q, k = (t / (t.square().sum(-1, keepdim=True) + epsilon).sqrt() for t in (q, k))
     dot = q @ k.mT
@@ -162,7 +184,7 @@ SPEC = OpSpec(
         "Q": "[B, H, Lq, D]",
         "K": "[B, G, Lk, D], where G divides H",
         "V": "[B, G, Lk, E]",
-        "M": "that broadcasts to [B, H, Lq, Lk]; [1, 1, 1, 1] zero if there is no mask",
+        "M": "[B, H, Lq, Lk], or 1 in place of any of these; one zero if there is no mask",
     },
     attributes={
         "epsilon": 1e-5,

@@ -9,8 +9,10 @@ from torch import nn
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.names import LAYER_KEY
 from nmn_export.layers.folded import FoldedYat
+from nmn_export.layers.folded_attention import FoldedYatAttention
 from nmn_export.ops import DOMAIN
 from nmn_export.report.compare import Comparison, compare
+from nmn_export.report.single_attention import AttentionOp, is_attention, near_keys
 from nmn_export.report.single_layer import (
     LAYER_INPUT,
     LayerOp,
@@ -81,39 +83,63 @@ def check_engine(
     return compare("model", given, arrays, eager, truth, [engine])
 
 
+_Layer = FoldedYat | AttentionOp
+
+
 def _check_layer(
-    model: onnx.ModelProto, node: onnx.NodeProto, layer: FoldedYat, provider: Provider
+    model: onnx.ModelProto, node: onnx.NodeProto, layer: _Layer, provider: Provider
 ) -> list[Comparison]:
-    x = near_prototypes(layer, SEED).to(op_dtype(model, node))
-    alone = one_node_model(model, node, x)
-    op = LayerOp(as_called(layer, node))
+    op: nn.Module
+    if isinstance(layer, AttentionOp):
+        op, kind, inputs = layer, "near keys", near_keys(model, node, layer, SEED)
+    else:
+        x = near_prototypes(layer, SEED).to(op_dtype(model, node))
+        op, kind, inputs = LayerOp(as_called(layer, node)), "near prototypes", {LAYER_INPUT: x}
+    alone = one_node_model(model, node, inputs)
     runtimes: list[Runner] = [OnnxRuntimeRunner(alone, provider), OnnxReferenceRunner(alone)]
-    return compare(
-        node.name,
-        "near prototypes",
-        {LAYER_INPUT: to_numpy(x)},
-        EagerRunner(op),
-        TruthRunner(op),
-        runtimes,
-    )
+    arrays = {name: to_numpy(t) for name, t in inputs.items()}
+    return compare(node.name, kind, arrays, EagerRunner(op), TruthRunner(op), runtimes)
 
 
-def _layers(model: onnx.ModelProto, reference: nn.Module) -> list[tuple[onnx.NodeProto, FoldedYat]]:
-    """Pair the ⵟ nodes of the file with the layers of the reference, by name."""
-    layers = {name: m for name, m in reference.named_modules() if isinstance(m, FoldedYat)}
-    nodes = [node for node in model.graph.node if node.domain == DOMAIN]
-    names = {node.name: _layer_name(node, layers) for node in nodes}
-    unknown = [name for name in names.values() if name not in layers]
+def _layers(model: onnx.ModelProto, reference: nn.Module) -> list[tuple[onnx.NodeProto, _Layer]]:
+    """Pair the ⵟ nodes of the file with the layers of the reference, by name.
+
+    The function `yat_attention` belongs to no layer. Its node says what it computes.
+    """
+    modules = dict(reference.named_modules())
+    layers: dict[str, _Layer] = {}
+    for name, module in modules.items():
+        if isinstance(module, FoldedYatAttention):
+            layers[name] = AttentionOp(module)
+        elif isinstance(module, FoldedYat):
+            layers[name] = module
+    pairs, unknown = [], []
+    for node in (node for node in model.graph.node if node.domain == DOMAIN):
+        layer = _layer(node, layers, modules)
+        if layer is None:
+            unknown.append(_path(node) or node.name)
+        else:
+            pairs.append((node, layer))
     if unknown:
         raise NmnExportError(
             "The reference must be the model that the file was exported from",
             got=f"no layer {', '.join(unknown[:5])} in it",
             fix="Name that model, with the same options.",
         )
-    return [(node, layers[names[node.name]]) for node in nodes]
+    return pairs
 
 
-def _layer_name(node: onnx.NodeProto, layers: Mapping[str, FoldedYat]) -> str:
-    """Return the path of a node's layer: "" if the whole reference is one layer."""
-    path = next((p.value for p in node.metadata_props if p.key == LAYER_KEY), node.name)
-    return "" if path not in layers and "" in layers else path
+def _layer(
+    node: onnx.NodeProto, layers: Mapping[str, _Layer], modules: Mapping[str, nn.Module]
+) -> _Layer | None:
+    path = _path(node)
+    if (path or node.name) in layers:
+        return layers[path or node.name]
+    if "" in layers:  # The whole reference is one layer.
+        return layers[""]
+    return AttentionOp(node) if is_attention(node) and path in modules else None
+
+
+def _path(node: onnx.NodeProto) -> str:
+    """Return the path of the module that a node comes from; "" for the whole model."""
+    return next((p.value for p in node.metadata_props if p.key == LAYER_KEY), "")

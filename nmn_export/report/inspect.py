@@ -1,7 +1,5 @@
 """The contents of a file: its ⵟ ops, their weights and their cost."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -12,9 +10,8 @@ from nmn_export.engine.tensorrt_api import PLUGIN_LAYER
 from nmn_export.errors import NmnExportError
 from nmn_export.graph.file import METADATA_PREFIX
 from nmn_export.ops import DOMAIN, OPS, PLUGIN_ATTRIBUTES
-
-EPILOGUE_FLOPS = 6
-"""FLOPs per output element: add norms, subtract, clamp, divide, multiply, add the bias."""
+from nmn_export.report.op_cost import Shape, op_cost
+from nmn_export.report.single_layer import tensor_types
 
 
 @dataclass(frozen=True)
@@ -24,23 +21,21 @@ class OpReport:
     Attributes:
         name: Path of the layer in the model.
         op: Name of the op.
-        input_shape: Shape of X; a dynamic axis is a string.
-        weight_shape: Shape of W.
+        input_shape: Shape of the first input, X or Q; a dynamic axis is a string.
+        weight_shape: Shape of the second input, W or K.
         output_shape: Shape of Y.
-        dtype: Dtype of X, W, B and Y.
+        dtype: Dtype of inputs and output.
         attributes: Attributes, except those of the plugin.
         parameters: Number of elements of W and B.
-        flops: FLOPs of one run: two per tap of each output element, two per input element for its
-            square, and those of the epilogue. In a transposed convolution, an input element has
-            the taps. A dynamic axis counts as size 1.
-        bytes: Bytes of X, W, B and Y, each moved once. A dynamic axis counts as size 1.
+        flops: FLOPs of one run, as `op_cost` counts them. A dynamic axis counts as size 1.
+        bytes: Bytes of inputs and output, each moved once. A dynamic axis counts as size 1.
     """
 
     name: str
     op: str
-    input_shape: tuple[int | str, ...]
-    weight_shape: tuple[int, ...]
-    output_shape: tuple[int | str, ...]
+    input_shape: Shape
+    weight_shape: Shape
+    output_shape: Shape
     dtype: str
     attributes: dict[str, float | int | list[int]]
     parameters: int
@@ -51,30 +46,35 @@ class OpReport:
 def inspect_model(model: onnx.ModelProto) -> list[OpReport]:
     """List the ⵟ ops of a model in graph order."""
     graph = _infer_shapes(model)
-    values = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
-    weights = {t.name: t for t in graph.initializer}
+    types = tensor_types(graph)
     reports = []
     for node in graph.node:
         if node.domain != DOMAIN:
             continue
-        weight, bias, data_type = _parameters(node, weights, values)
-        x, y = _shape(values.get(node.input[0])), _shape(values.get(node.output[0]))
-        taps, parameters = math.prod(weight[1:]), math.prod(weight) + math.prod(bias)
-        inputs, outputs = _elements(x), _elements(y)
-        multiplied = inputs if node.op_type == "YatConvTranspose" else outputs
-        dtype = helper.tensor_dtype_to_np_dtype(data_type)
+        if node.op_type not in OPS:
+            raise NmnExportError(
+                f"A ⵟ op is {' or '.join(OPS)}",
+                got=f"{node.op_type} '{node.name}'",
+                fix="Export the file again.",
+            )
+        names = OPS[node.op_type].inputs
+        shapes = {n: _shape(types.get(value)) for n, value in zip(names, node.input, strict=False)}
+        y = _shape(types.get(node.output[0]))
+        cost = op_cost(node, shapes, y)
+        first, second, *_ = shapes.values()
+        dtype = helper.tensor_dtype_to_np_dtype(types[node.input[1]].elem_type)
         reports.append(
             OpReport(
                 name=node.name,
                 op=node.op_type,
-                input_shape=x,
-                weight_shape=weight,
+                input_shape=first,
+                weight_shape=second,
                 output_shape=y,
                 dtype=dtype.name,
                 attributes=_attributes(node),
-                parameters=parameters,
-                flops=2 * multiplied * taps + EPILOGUE_FLOPS * outputs + 2 * inputs,
-                bytes=dtype.itemsize * (inputs + parameters + outputs),
+                parameters=cost.parameters,
+                flops=cost.flops,
+                bytes=dtype.itemsize * cost.elements,
             )
         )
     return reports
@@ -89,28 +89,6 @@ def _infer_shapes(model: onnx.ModelProto) -> onnx.GraphProto:
             got=str(error).splitlines()[0],
             fix="Export it again.",
         ) from error
-
-
-def _parameters(
-    node: onnx.NodeProto,
-    weights: Mapping[str, onnx.TensorProto],
-    values: Mapping[str, onnx.ValueInfoProto],
-) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Return the shapes of W and B of a ⵟ node, constant or computed, and the dtype of W."""
-    shapes = [
-        tuple(weights[name].dims) if name in weights else _shape(values.get(name))
-        for name in node.input[1:]
-    ]
-    fixed = [tuple(d for d in shape if isinstance(d, int)) for shape in shapes]
-    if node.op_type not in OPS or len(shapes) != 2 or fixed != shapes or () in fixed:
-        raise NmnExportError(
-            f"A ⵟ op is {' or '.join(OPS)} of an input, weights and a bias, both of known shape",
-            got=f"{node.op_type} '{node.name}' of {', '.join(node.input) or 'nothing'}",
-            fix="Export the file again.",
-        )
-    name = node.input[1]
-    typed = weights[name].data_type if name in weights else values[name].type.tensor_type.elem_type
-    return fixed[0], fixed[1], typed
 
 
 def provenance(model: onnx.ModelProto) -> dict[str, str]:
@@ -185,12 +163,8 @@ def _plain(value: object) -> float | int | list[int]:
     return value if isinstance(value, float | int) else list(value)  # type: ignore[call-overload]
 
 
-def _shape(value: onnx.ValueInfoProto | None) -> tuple[int | str, ...]:
-    if value is None:
+def _shape(tensor: onnx.TypeProto.Tensor | None) -> Shape:
+    if tensor is None:
         return ()
-    dims = value.type.tensor_type.shape.dim
+    dims = tensor.shape.dim
     return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
-
-
-def _elements(shape: tuple[int | str, ...]) -> int:
-    return math.prod(d for d in shape if isinstance(d, int))

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -132,33 +132,44 @@ def _tiled(filters: Tensor, group: int, step: Sequence[int], dilations: Sequence
 
 def op_dtype(model: onnx.ModelProto, node: onnx.NodeProto) -> torch.dtype:
     """Return the dtype of a ⵟ op in a file. The layer may store its weights in another one."""
-    graph, weight = model.graph, node.input[1]
-    dtypes = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    dtypes |= {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
-    return ir.tensor_adapters.to_torch_dtype(ir.DataType(dtypes[weight]))
+    dtype = tensor_types(model.graph)[node.input[1]].elem_type
+    return ir.tensor_adapters.to_torch_dtype(ir.DataType(dtype))
 
 
-def one_node_model(model: onnx.ModelProto, node: onnx.NodeProto, x: Tensor) -> onnx.ModelProto:
+def tensor_types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Return the dtypes and shapes of the values of a graph by name, as far as they are known."""
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {value.name: value.type.tensor_type for value in values} | {
+        tensor.name: helper.make_tensor_type_proto(tensor.data_type, tensor.dims).tensor_type
+        for tensor in graph.initializer
+    }
+
+
+def one_node_model(
+    model: onnx.ModelProto, node: onnx.NodeProto, inputs: Mapping[str, Tensor]
+) -> onnx.ModelProto:
     """Return a model of one node of `model`, with its weights and its function.
 
     Args:
         model: Model that holds the node, weights included.
         node: A ⵟ op whose weights are initializers, or computed from initializers alone.
-        x: An input of the op. Its shape becomes that of the input `x` of the returned model.
+        inputs: The first inputs of the op, by the names that they have in the returned model. All
+            have one dtype.
     """
-    sources = _sources(model.graph, set(node.input[1:]))
-    needed = {*node.input[1:], *(name for source in sources for name in source.input)}
+    kept = node.input[len(inputs) :]
+    sources = _sources(model.graph, set(kept))
+    needed = {*kept, *(name for source in sources for name in source.input)}
     weights = [t for t in model.graph.initializer if t.name in needed]
-    dtype = int(ir.tensor_adapters.from_torch_dtype(x.dtype))
+    (dtype,) = {int(ir.tensor_adapters.from_torch_dtype(t.dtype)) for t in inputs.values()}
     alone = onnx.NodeProto()
     alone.CopyFrom(node)
-    alone.input[0] = LAYER_INPUT
+    alone.input[: len(inputs)] = inputs
     alone.output[0] = output_names(1)[0]
     output = helper.make_tensor_value_info(alone.output[0], dtype, None)
     graph = helper.make_graph(
         [*sources, alone],
         node.name,
-        [helper.make_tensor_value_info(LAYER_INPUT, dtype, x.shape)],
+        [helper.make_tensor_value_info(name, dtype, t.shape) for name, t in inputs.items()],
         [output],
         weights,
     )

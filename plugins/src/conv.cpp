@@ -21,7 +21,7 @@ constexpr char const* kTOO_SMALL
 } // namespace
 
 Conv::Conv(char const* name, Attributes const& attributes)
-    : YatOp(attributes), mName(name),
+    : WeightedOp(attributes), mName(name),
       mScaling(attributes.number("epsilon"), attributes.number("alpha")),
       mKernelShape(attributes.integers("kernel_shape")), mStrides(attributes.integers("strides")),
       mPads(attributes.integers("pads")), mDilations(attributes.integers("dilations")),
@@ -135,7 +135,7 @@ nvinfer1::DimsExprs Conv::outputShape(nvinfer1::DimsExprs const& x,
     return y;
 }
 
-int32_t Conv::featureAxis(nvinfer1::Dims const& /*x*/) const
+int32_t Conv::featureAxis(int32_t /*nbAxes*/) const
 {
     return 1;
 }
@@ -162,33 +162,33 @@ TensorFormat Conv::channelsLastFormat(DataType type) const
 
 void Conv::check(IoDescription const& io) const
 {
-    checkRanks(io.x.nbDims, io.weight.nbDims, io.prepared);
+    checkRanks(io.x().nbDims, io.weight().nbDims, io.prepared());
     Problem const problem(*this, io);
-    bool fits = io.x.d[1] % mGroup == 0 && rows(io) % mGroup == 0;
-    if (io.prepared)
+    bool fits = io.x().d[1] % mGroup == 0 && rows(io) % mGroup == 0;
+    if (io.prepared())
     {
-        fits = fits && io.weight.d[2] == problem.weight.rowStride();
+        fits = fits && io.weight().d[2] == problem.weight.rowStride();
     }
     else
     {
-        fits = fits && hasFeatures(io.weight, problem.features)
-               && std::equal(mKernelShape.begin(), mKernelShape.end(), io.weight.d + 2);
+        fits = fits && hasFeatures(io.weight(), problem.features)
+               && std::equal(mKernelShape.begin(), mKernelShape.end(), io.weight().d + 2);
     }
     if (!fits || problem.features < 1 || problem.filters < 1)
     {
         throw refusal(mName, " takes channels that its ", mGroup,
             " groups divide, and filters over those of one, of its kernel's shape; got ",
-            toString(io.x), " and ", toString(io.weight));
+            toString(io.x()), " and ", toString(io.weight()));
     }
     if (io.channelsLast && !wantsChannelsLast(io))
     {
         throw refusal(mName,
             " takes channels last if the channels of a group are a multiple of 16; got ",
-            toString(io.x), " and ", toString(io.weight));
+            toString(io.x()), " and ", toString(io.weight()));
     }
     if (volume(problem.outSize) == 0)
     {
-        throw refusal(mName, kTOO_SMALL, toString(io.x));
+        throw refusal(mName, kTOO_SMALL, toString(io.x()));
     }
     std::string const of = std::string(" of ") + mName;
     int64_t const channels = problem.group * problem.features;

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "scaling.h"
+#include "weighted_op.h"
 #include "weights.h"
-#include "yat_op.h"
 
 #include <array>
 
@@ -19,7 +19,7 @@ using Axes = std::array<int64_t, kMOST_AXES>;
 //!
 //! The input is [B, C, *S]. The weight is [O, C / group, *K], or as planes [P, O, taps · C'], C'
 //! being C / group padded to a multiple of 16. The output is [B, O, *S'].
-class Conv : public YatOp
+class Conv : public WeightedOp
 {
 public:
     static constexpr char const* kNAME = "YatConv";
@@ -27,9 +27,10 @@ public:
     explicit Conv(Attributes const& attributes) : Conv(kNAME, attributes) {}
 
     int32_t nbPreparedInputs() const override;
+    using WeightedOp::outputShape;
     nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const& x, nvinfer1::DimsExprs const& weight,
         bool prepared, nvinfer1::IExprBuilder& builder) const override;
-    int32_t featureAxis(nvinfer1::Dims const& x) const override;
+    int32_t featureAxis(int32_t nbAxes) const override;
     bool wantsChannelsLast(IoDescription const& io) const override;
     nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType type) const override;
     void check(IoDescription const& io) const override;

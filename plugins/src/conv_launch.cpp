@@ -55,7 +55,7 @@ Kernel const& Conv::choose(
     };
     if (candidates.empty())
     {
-        throw refusal("there is no kernel of ", mName, " for an input of ", toString(io.x));
+        throw refusal("there is no kernel of ", mName, " for an input of ", toString(io.x()));
     }
     return **std::max_element(candidates.begin(), candidates.end(),
         [&](Kernel const* a, Kernel const* b) { return rank(a) < rank(b); });
@@ -65,7 +65,7 @@ Steps Conv::steps(Kernel const& /*main*/, IoDescription const& io) const
 {
     std::string const type = nameOf(io.type);
     Steps steps;
-    steps.weights = io.prepared ? "" : "prepare_weight_" + type;
+    steps.weights = io.prepared() ? "" : "prepare_weight_" + type;
     (io.channelsLast ? steps.norms : steps.pixels)
         = (io.channelsLast ? "row_norm_" : "pack_pixels_") + type;
     return steps;
@@ -125,7 +125,7 @@ void Conv::enqueue(IoDescription const& io, LoadedSteps const& steps, int32_t /*
     Workspace workspace(workspaceBase);
     Scratch const scratch(problem, io, inputs, workspace);
     WeightShape const weight = problem.weight;
-    if (!io.prepared)
+    if (!io.prepared())
     {
         prepareWeights(steps.weights, io, weight, mScaling, false, inputs, scratch.weights, stream);
     }

@@ -48,7 +48,7 @@ struct Conv::Problem
     WeightShape weight;
 
     Problem(Conv const& conv, IoDescription const& io)
-        : batch(io.x.d[0]), group(conv.mGroup), features(io.x.d[1] / conv.mGroup),
+        : batch(io.x().d[0]), group(conv.mGroup), features(io.x().d[1] / conv.mGroup),
           filters(conv.rows(io) / conv.mGroup), size{1, 1, 1}, outSize{1, 1, 1},
           kernel(spread(conv.mKernelShape, conv.rank(), 1)), phases(volume(conv.phases())),
           phaseSize(1), weight{group * filters, features, volume(kernel), conv.featuresFirst()}
@@ -57,8 +57,8 @@ struct Conv::Problem
         for (int32_t i = 0; i < conv.rank(); ++i)
         {
             SizeRule const rule = conv.sizeRule(i);
-            int64_t const last = io.x.d[2 + i] * rule.scale + rule.offset;
-            size[first + i] = io.x.d[2 + i];
+            int64_t const last = io.x().d[2 + i] * rule.scale + rule.offset;
+            size[first + i] = io.x().d[2 + i];
             outSize[first + i] = last < 0 ? 0 : last / rule.step + 1;
             phaseSize = multiply(phaseSize, ceilDiv(outSize[first + i], conv.phases()[first + i]));
         }

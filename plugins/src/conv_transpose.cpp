@@ -22,7 +22,7 @@ ConvTranspose::ConvTranspose(Attributes const& attributes)
 
 int64_t ConvTranspose::rows(IoDescription const& io) const
 {
-    return io.prepared ? io.weight.d[1] : multiply(io.weight.d[1], mGroup);
+    return io.prepared() ? io.weight().d[1] : multiply(io.weight().d[1], mGroup);
 }
 
 Conv::SizeRule ConvTranspose::sizeRule(int32_t axis) const

@@ -1,6 +1,7 @@
 //! The list of all ops in the library.
 #pragma once
 
+#include "attention.h"
 #include "conv.h"
 #include "conv_transpose.h"
 #include "dense.h"
@@ -10,6 +11,6 @@ namespace nmn::plugin
 
 //! A template with all ops as its arguments.
 template <template <typename...> class Template>
-using WithAllOps = Template<Dense, Conv, ConvTranspose>;
+using WithAllOps = Template<Dense, Conv, ConvTranspose, Attention>;
 
 } // namespace nmn::plugin

@@ -18,7 +18,7 @@ Weights::Weights(IoDescription const& io, WeightShape const& shape, bool spheric
     void const* const* inputs, Workspace& workspace)
     : planes(nullptr), columnTerm(nullptr), columnScale(nullptr), columnBias(nullptr)
 {
-    if (io.prepared)
+    if (io.prepared())
     {
         if (inputs != nullptr)
         {

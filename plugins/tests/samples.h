@@ -36,6 +36,22 @@ inline Fields convTransposeFields(std::vector<int32_t> kernel = {4, 4},
     return fields;
 }
 
+inline Fields attentionFields(int32_t isCausal = 0, int32_t spherical = 0, float power = 0.F,
+    float scale = 0.3F, float epsilon = 1e-3F, float guard = 1e-12F)
+{
+    Fields fields;
+    fields.number("epsilon", epsilon).number("scale", scale).number("power", power);
+    fields.number("guard", guard).integers("is_causal", {isCausal});
+    fields.integers("spherical", {spherical});
+    return fields;
+}
+
+inline std::vector<Tensor> attention(
+    nvinfer1::DataType type, Sizes const& q, Sizes const& k, Sizes const& mask = {1, 1, 1, 1})
+{
+    return {{type, q}, {type, k}, {type, k}, {type, mask}};
+}
+
 inline std::vector<Tensor> raw(nvinfer1::DataType type, Sizes const& x, Sizes const& weight)
 {
     return {{type, x}, {type, weight}, {type, {weight[0]}}};

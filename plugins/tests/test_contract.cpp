@@ -16,7 +16,7 @@ using nvinfer1::TensorRTPhase;
 
 void testCreators(Library& library, Report& report)
 {
-    for (char const* const op : {"YatDense", "YatConv", "YatConvTranspose"})
+    for (char const* const op : {"YatDense", "YatConv", "YatConvTranspose", "YatAttention"})
     {
         auto* const creator = library.creator(op);
         report.check(creator != nullptr, std::string("there is a creator of ") + op);
@@ -133,17 +133,6 @@ void testFormats(Library& library, Report& report)
     wrong.push_back(describe({{DataType::kINT32, {2, 40}}})[0]);
     report.check(!negotiate(dense, wrong), "no whole numbers");
     library.logger().take();
-}
-
-//! The tactic of a kernel: engines hold these numbers, so they must not change.
-int32_t tacticOf(std::string const& kernel)
-{
-    uint32_t number = 0x811C9DC5U;
-    for (unsigned char const byte : kernel)
-    {
-        number = (number ^ byte) * 0x01000193U;
-    }
-    return static_cast<int32_t>(number & 0x7FFFFFFFU);
 }
 
 void testTactics(Library& library, Report& report)
@@ -267,6 +256,16 @@ void testSerialization(Library& library, Report& report)
 }
 
 } // namespace
+
+int32_t tacticOf(std::string const& kernel)
+{
+    uint32_t number = 0x811C9DC5U;
+    for (unsigned char const byte : kernel)
+    {
+        number = (number ^ byte) * 0x01000193U;
+    }
+    return static_cast<int32_t>(number & 0x7FFFFFFFU);
+}
 
 void testContract(Library& library, Report& report)
 {

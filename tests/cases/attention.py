@@ -130,6 +130,9 @@ ATTENTION_CASES = (
     AttentionCase("epsilon-two", epsilon=2.0, scale=1.3),
     AttentionCase("near", values="near", features=64, epsilon=0.1),
     AttentionCase("near-small-epsilon", values="near", features=32),
+    AttentionCase(
+        "near-competing-keys", values="near", features=32, keys=15, size=0.006, epsilon=1e-9
+    ),
     AttentionCase("equal", values="equal", features=16, epsilon=0.01),
     AttentionCase("zeros", values="zeros"),
     AttentionCase("large", size=100.0, features=32),

@@ -11,7 +11,7 @@ from onnx import helper
 from nmn_export import export
 from nmn_export.engine.plugin_library import find_plugin_library
 from nmn_export.engine.process.client import _environment
-from nmn_export.layers import YatConv2d
+from nmn_export.layers import MultiHeadYatAttention, YatConv2d
 
 PARSE = """
 import collections, sys
@@ -58,6 +58,15 @@ def test_a_file_of_standard_ops_needs_no_plugin(small_net, tmp_path, parse):
     path = tmp_path / "m.onnx"
     export(small_net, torch.randn(2, 3, 10, 10), path, inline=True, check=False)
     assert parse(path) == ["layers 0 2", "strides 1 1", "strides 2 2"]
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_the_function_of_an_attention_needs_no_plugin(tmp_path, parse, is_causal):
+    """Its attributes are numbers, which the parser looks up."""
+    path = tmp_path / "m.onnx"
+    net = MultiHeadYatAttention(8, 2, num_key_heads=1, is_causal=is_causal).eval()
+    export(net, torch.randn(2, 4, 8), path, check=False)
+    assert parse(path) == ["layers 0 0"]
 
 
 @pytest.mark.parametrize("dilation", [1, 2])

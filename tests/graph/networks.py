@@ -33,7 +33,7 @@ _TRANSPOSED = {1: YatConvTranspose1d, 2: YatConvTranspose2d, 3: YatConvTranspose
 
 Case = DenseCase | ConvCase | ConvTransposeCase
 
-_ONNX_TYPES = {
+ONNX_TYPES = {
     torch.float32: TensorProto.FLOAT,
     torch.float16: TensorProto.FLOAT16,
     torch.bfloat16: TensorProto.BFLOAT16,
@@ -175,8 +175,8 @@ def _without_body(case: Case, dtype: torch.dtype, opset: int, fixed: bool = Fals
     graph = helper.make_graph(
         [node],
         case.id,
-        [helper.make_tensor_value_info("X", _ONNX_TYPES[dtype], sizes)],
-        [helper.make_tensor_value_info("Y", _ONNX_TYPES[dtype], [f"y{i}" for i in range(x.ndim)])],
+        [helper.make_tensor_value_info("X", ONNX_TYPES[dtype], sizes)],
+        [helper.make_tensor_value_info("Y", ONNX_TYPES[dtype], [f"y{i}" for i in range(x.ndim)])],
         [ir.serde.serialize_tensor(t) for t in weights],
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, VERSION)]

@@ -18,6 +18,8 @@ from nmn_export.ops.conv_transpose import output_size as transposed_output_size
 
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
+COUNTERS = {torch.int32: "i32"}
+
 MODES = NAMES | {torch.float32: "fp32_bf16x6"}
 
 AXES = ("depth", "height", "width")
@@ -40,7 +42,7 @@ def launch(name: str, grid: tuple[int, ...], **arguments: Any) -> None:
     for parameter, kind in variant.types.items():
         value = arguments[parameter]
         if kind.startswith("*"):
-            assert NAMES[value.dtype] == kind[1:], parameter
+            assert (NAMES | COUNTERS)[value.dtype] == kind[1:], parameter
         else:
             assert isinstance(value, float if kind == "fp32" else int), parameter
     for parameter in variant.divisible:
@@ -283,5 +285,58 @@ def _images(
         output_pixel_stride=1,
         norm_scale=folded.norm_scale,
         floor=folded.floor,
+    )
+    return output
+
+
+def linear_attention(
+    qf: Tensor, kf: Tensor, v: Tensor, epsilon: float, signed: bool, segment_chunks: int
+) -> Tensor:
+    """Compute causal linear attention of [..., L, features], whose last axes are aligned."""
+    name = f"linear_attention_{{}}_{NAMES[v.dtype]}"
+    constants = by_name()[name.format("sum")].constants
+    heads, (length, feat_dim), value_dim = v[..., 0, 0].numel(), qf.shape[-2:], v.shape[-1]
+    chunks = -(-length // constants["BLOCK_SIZE_M"])
+    segments = -(-chunks // segment_chunks)
+
+    def nan(*shape: int) -> Tensor:
+        return qf.new_full(shape, math.nan, dtype=torch.float32)
+
+    sums, k_sums = nan(heads, chunks, feat_dim, value_dim), nan(heads, chunks, feat_dim)
+    totals, k_totals = nan(heads, segments, feat_dim, value_dim), nan(heads, segments, feat_dim)
+    sizes = {
+        "length": length,
+        "feat_dim": feat_dim,
+        "value_dim": value_dim,
+        "chunks": chunks,
+        "segment_chunks": segment_chunks,
+    }
+    tiles = blocks(feat_dim, name.format("sum"), "BLOCK_SIZE_K")
+    launch(
+        name.format("sum"),
+        (heads * tiles * blocks(value_dim, name.format("sum"), "BLOCK_SIZE_N"), segments),
+        k_pointer=kf,
+        value_pointer=v,
+        sum_pointer=sums,
+        k_sum_pointer=k_sums,
+        segment_sum_pointer=totals,
+        segment_k_sum_pointer=k_totals,
+        **sizes,
+    )
+    output = torch.full_like(v, math.nan)
+    launch(
+        name.format("output"),
+        (heads * blocks(value_dim, name.format("output"), "BLOCK_SIZE_N"), chunks),
+        q_pointer=qf,
+        k_pointer=kf,
+        value_pointer=v,
+        sum_pointer=sums,
+        k_sum_pointer=k_sums,
+        segment_sum_pointer=totals.cumsum(1) - totals,
+        segment_k_sum_pointer=k_totals.cumsum(1) - k_totals,
+        output_pointer=output,
+        **sizes,
+        epsilon=epsilon,
+        signed_guard=int(signed),
     )
     return output

@@ -70,8 +70,9 @@ def test_divisibility_that_general_kernels_require(capability: int) -> None:
     promised = {"row_norm": set(), "yat_dense": {"weight_out_feat_stride"}}
     promised["yat_conv"] = {"weight_plane_stride", "weight_out_feat_stride"}
     promised["yat_conv_transpose"] = promised["yat_conv"]
+    promised["yat_attention"] = set()
     general = [v for v in variants(capability) if "_general" in v.name]
-    assert len(general) == 3 + (4 + 2 + 2) * len(MODES)
+    assert len(general) == 3 + (4 + 2 + 2) * len(MODES) + 2 * len(host.MODES)
     for variant in general:
         numbers = {p for p in variant.divisible if not variant.types[p].startswith("*")}
         (kernel,) = [k for k in promised if re.fullmatch(rf"{k}_(fp|bf)\d\d_.*", variant.name)]

@@ -12,10 +12,13 @@ from nmn_export.kernels.conv_transpose.weights import prepare_conv_transpose
 from nmn_export.kernels.dense.weights import prepare_dense
 from nmn_export.kernels.weights import Prepared
 from nmn_export.runtime.arrays import to_numpy
+from tests.attention_enclosure import attention_bounds
 from tests.cases import (
+    ATTENTION_CASES,
     CONV_CASES,
     CONV_TRANSPOSE_CASES,
     DENSE_CASES,
+    AttentionCase,
     ConvCase,
     ConvTransposeCase,
     DenseCase,
@@ -23,9 +26,16 @@ from tests.cases import (
 from tests.enclosure import bounds
 from tests.test_architecture import stem
 
-PluginCase = DenseCase | ConvCase | ConvTransposeCase
+WeightedCase = DenseCase | ConvCase | ConvTransposeCase
 
-OPS = {DenseCase: "YatDense", ConvCase: "YatConv", ConvTransposeCase: "YatConvTranspose"}
+PluginCase = WeightedCase | AttentionCase
+
+OPS = {
+    DenseCase: "YatDense",
+    ConvCase: "YatConv",
+    ConvTransposeCase: "YatConvTranspose",
+    AttentionCase: "YatAttention",
+}
 
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 
@@ -98,8 +108,22 @@ ALIGNED_CASES = (
 
 COMMON_CASES = (*DENSE_CASES, *CONV_CASES, *CONV_TRANSPOSE_CASES)
 
+ALIGNED_ATTENTION_CASES = (
+    AttentionCase("aligned", queries=70, keys=70, features=64, is_causal=True, batch=1),
+    AttentionCase("aligned-grouped", heads=6, key_heads=2, queries=30, keys=90, features=32),
+    AttentionCase("aligned-mask", mask="heads", queries=20, keys=100, features=128),
+    AttentionCase("aligned-widths", features=16, value_features=208, queries=3, keys=33),
+    AttentionCase("aligned-one-query", queries=1, keys=200, heads=4, key_heads=1, features=64),
+    AttentionCase("aligned-spherical", spherical=True, mask="keys", keys=40, features=48),
+    AttentionCase("aligned-power", power=2.0, is_causal=True, queries=3, keys=300, features=16),
+    AttentionCase("aligned-negative", scale=-0.4, queries=2, keys=260, features=32),
+)
+"""The same of YatAttention, whose inputs are never prepared."""
 
-def write_case(folder: Path, case: PluginCase, dtype: torch.dtype, *, prepared: bool) -> None:
+
+def write_case(
+    folder: Path, case: PluginCase, dtype: torch.dtype, *, prepared: bool = False
+) -> None:
     """Write a case in the format of plugins/tests/case.h.
 
     Args:
@@ -110,11 +134,12 @@ def write_case(folder: Path, case: PluginCase, dtype: torch.dtype, *, prepared: 
     """
     folder.mkdir(parents=True)
     arguments = case.arguments(dtype)
-    x, weight, bias = case.tensors(dtype)
-    outputs = case.out_features if isinstance(case, DenseCase) else case.out_channels
-    bias = torch.zeros(outputs, dtype=dtype) if bias is None else bias.expand(outputs)
-    low, exact, high = bounds(dtype, case, arguments)
-    inputs = [x, *(_prepared(case, weight, bias) if prepared else (weight, bias))]
+    if isinstance(case, AttentionCase):
+        low, exact, high = attention_bounds(dtype, case, arguments, rounds_weights=True)
+        inputs = _attention_inputs(case, dtype)
+    else:
+        low, exact, high = bounds(dtype, case, arguments)
+        inputs = _weighted_inputs(case, dtype, prepared)
     lines = [*_attributes(case), *(f"input {_describe(t)}" for t in inputs)]
     lines.append(f"output {NAMES[dtype]} {' '.join(map(str, exact.shape))}")
     (folder / "case.txt").write_text("\n".join(lines) + "\n")
@@ -126,8 +151,26 @@ def write_case(folder: Path, case: PluginCase, dtype: torch.dtype, *, prepared: 
         (folder / f"{name}.bin").write_bytes(rounded.tobytes())
 
 
+def _attention_inputs(case: AttentionCase, dtype: torch.dtype) -> list[Tensor]:
+    q, k, v, mask = case.tensors(dtype)
+    mask = torch.zeros(1, dtype=dtype) if mask is None else mask
+    return [q, k, v, mask.reshape((1,) * (4 - mask.ndim) + mask.shape)]
+
+
+def _weighted_inputs(case: WeightedCase, dtype: torch.dtype, prepared: bool) -> list[Tensor]:
+    x, weight, bias = case.tensors(dtype)
+    outputs = case.out_features if isinstance(case, DenseCase) else case.out_channels
+    bias = torch.zeros(outputs, dtype=dtype) if bias is None else bias.expand(outputs)
+    return [x, *(_prepared(case, weight, bias) if prepared else (weight, bias))]
+
+
 def _attributes(case: PluginCase) -> list[str]:
     lines = [f"op {OPS[type(case)]}"]
+    if isinstance(case, AttentionCase):
+        names = ("epsilon", "scale", "power", "guard")
+        lines += [f"number {name} {getattr(case, name)!r}" for name in names]
+        flags = ("is_causal", "spherical")
+        return lines + [f"integers {name} {int(getattr(case, name))}" for name in flags]
     lines += [f"number epsilon {case.epsilon!r}", f"number alpha {case.alpha!r}"]
     if isinstance(case, DenseCase):
         return [*lines, f"integers spherical {int(case.spherical)}"]
@@ -147,7 +190,7 @@ def _describe(tensor: Tensor) -> str:
     return " ".join(map(str, (NAMES[tensor.dtype], *tensor.shape)))
 
 
-def _prepared(case: PluginCase, weight: Tensor, bias: Tensor) -> list[Tensor]:
+def _prepared(case: WeightedCase, weight: Tensor, bias: Tensor) -> list[Tensor]:
     """Return the inputs of the prepared form that come after x."""
     epsilon, alpha, dtype = case.epsilon, case.alpha, weight.dtype
     made: Prepared
@@ -167,10 +210,10 @@ def main(folder: Path) -> None:
     The forms of a case have a folder of their own, because run_cases.sh runs each case in its own
     process.
     """
-    for case in (*COMMON_CASES, *ALIGNED_CASES):
+    for case in (*COMMON_CASES, *ALIGNED_CASES, *ATTENTION_CASES, *ALIGNED_ATTENTION_CASES):
         name = f"{stem(OPS[type(case)])}-{case.id}"
         for dtype, dtype_name in NAMES.items():
-            for form in ("raw", "prepared"):
+            for form in ("raw",) if isinstance(case, AttentionCase) else ("raw", "prepared"):
                 place = folder / name / f"{name}-{dtype_name}-{form}"
                 write_case(place, case, dtype, prepared=form == "prepared")
 
