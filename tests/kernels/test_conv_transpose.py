@@ -23,7 +23,7 @@ from tests.cases import (
     with_dtypes,
 )
 
-TILES = (Tile(m=32, n=32, k=16, warps=4, stages=3), Tile(m=64, n=16, k=16, warps=4, stages=3))
+TILES = (Tile(m=64, n=32, k=16, warps=4, stages=3), Tile(m=64, n=16, k=16, warps=4, stages=3))
 FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 

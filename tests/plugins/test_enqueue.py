@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cases import ConvCase, ConvTransposeCase, DenseCase
 from tests.plugins.fake_device import fake_device, run_cases
 from tests.plugins.written_cases import ALIGNED_CASES, COMMON_CASES, NAMES, PluginCase, write_case
 
@@ -59,6 +60,16 @@ def test_common_cases(start, tmp_path, capfd):
         place = tmp_path / f"{named(case)}-{NAMES[dtype]}-{form}"
         write_case(place, case, dtype, prepared=form == "prepared")
     run(tmp_path, 80, capfd)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [DenseCase("none", batch=(0,)), ConvCase("none", batch=0), ConvTransposeCase("none", batch=0)],
+)
+def test_an_empty_batch_launches_nothing(case, tmp_path, capfd):
+    for form in ("raw", "prepared"):
+        write_case(tmp_path / form, case, torch.float16, prepared=form == "prepared")
+    assert run(tmp_path, 80, capfd) == {}
 
 
 def test_a_wrong_result_is_noticed(tmp_path, capfd):
