@@ -1,9 +1,10 @@
-"""The ⵟ layers that models are written with, under our names and those of the `nmn` package."""
+"""What models are written with: the ⵟ layers, under our names and those of `nmn`, and functions."""
 
 from nmn_export.layers.base import YatLayer
 from nmn_export.layers.conv import YatConv, YatConv1d, YatConv2d, YatConv3d
 from nmn_export.layers.dense import YatDense
 from nmn_export.layers.embed import YatEmbed
+from nmn_export.layers.squashers import soft_tanh, softer_sigmoid, softermax
 
 YatNMN = NMNLayer = YatDense
 YatConv1D, YatConv2D, YatConv3D = YatConv1d, YatConv2d, YatConv3d
@@ -21,4 +22,7 @@ __all__ = [
     "YatEmbed",
     "YatLayer",
     "YatNMN",
+    "soft_tanh",
+    "softer_sigmoid",
+    "softermax",
 ]
