@@ -18,6 +18,7 @@ from nmn_export.graph.functions import DEFINITIONS, function
 from nmn_export.graph.inline import inline as inline_functions
 from nmn_export.graph.kernel_bank import share_banks
 from nmn_export.graph.names import name_biases, name_masks, name_nodes, name_values
+from nmn_export.graph.near_constants import hidden_from_optimizer
 from nmn_export.graph.schema import is_yat
 from nmn_export.layers.attention_functions import attention_as_op
 from nmn_export.ops import DOMAIN, OPS, VERSION
@@ -149,15 +150,18 @@ def _translate(
                 input_names=list(names),
                 dynamic_shapes=tuple(dict(dynamic_axes.get(name, {})) for name in names),
                 custom_translation_table=_TRANSLATIONS,
+                optimize=False,
                 verbose=False,
             )
+            assert onnx_program is not None
+            with hidden_from_optimizer(onnx_program.model):
+                onnx_program.optimize()
         except torch.onnx.OnnxExporterError as error:
             raise NmnExportError(
                 "Every op of the model must have an ONNX translation",
                 got=_first_line(error.__cause__ or error),
                 fix="Write that part of the model with ops that torch.onnx.export knows.",
             ) from error
-    assert onnx_program is not None
     return onnx_program.model
 
 

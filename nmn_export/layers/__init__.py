@@ -1,4 +1,4 @@
-"""The ⵟ layers that models are written with, under our names and those of the `nmn` package."""
+"""What models are written with: the ⵟ layers, under our names and those of `nmn`, and functions."""
 
 from nmn_export.layers.attention import MultiHeadYatAttention
 from nmn_export.layers.attention_functions import (
@@ -35,6 +35,7 @@ from nmn_export.layers.projections import (
 from nmn_export.layers.rotary import RotaryYatAttention
 from nmn_export.layers.rotary_heads import RotaryState
 from nmn_export.layers.rotary_step import RotaryStep
+from nmn_export.layers.squashers import soft_tanh, softer_sigmoid, softermax
 
 YatNMN = NMNLayer = YatDense
 YatConv1D, YatConv2D, YatConv3D = YatConv1d, YatConv2d, YatConv3d
@@ -80,6 +81,9 @@ __all__ = [
     "normalize_qk",
     "radial_features",
     "radial_yat_attention",
+    "soft_tanh",
+    "softer_sigmoid",
+    "softermax",
     "yat_attention",
     "yat_attention_normalized",
     "yat_attention_weights",
