@@ -16,6 +16,7 @@ from nmn_export.ops.linear_attention import CHUNK
 from tests.cases import LINEAR_ATTENTION_CASES, LinearAttentionCase, with_dtypes
 from tests.cases.linear_attention import assert_near_exact
 from tests.kernels import host
+from tests.kernels.linear_attention_host import linear_attention
 
 CASES = [
     pytest.param(*case.values, segments, id=f"{case.id}-{segments}")
@@ -119,5 +120,5 @@ def test_kernels_exist_for_every_dtype(capability: int) -> None:
 def test_precompiled_kernels_compute_the_op(dtype: torch.dtype) -> None:
     case = LinearAttentionCase("host", length=150, features=2 * ALIGNMENT, value_features=ALIGNMENT)
     arguments = case.arguments(dtype)
-    y = host.linear_attention(*arguments, segment_chunks=2)
+    y = linear_attention(*arguments, segment_chunks=2)
     assert_near_exact(y, arguments)
