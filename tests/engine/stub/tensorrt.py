@@ -61,7 +61,7 @@ class Registry:
         ctypes.CDLL(path)
         self.all_creators = [
             SimpleNamespace(name=name, plugin_version="1", plugin_namespace="ai.nmn")
-            for name in ("YatDense", "YatConv")
+            for name in ("YatDense", "YatConv", "YatConvTranspose", "YatAttention")
         ]
         return path
 
