@@ -69,15 +69,18 @@ def test_near_exact(case: AttentionCase, dtype: torch.dtype, plan: AttentionPlan
     assert_attention_near_exact(y, case, arguments, rounds_weights=True)
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=plan_id)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("plan", "dtype"),
+    zip(PLANS, (torch.float32, torch.float16, torch.bfloat16, torch.float32), strict=True),
+    ids=map(plan_id, PLANS),
+)
 def test_a_later_token_changes_no_bit_of_an_earlier_output(
-    dtype: torch.dtype, plan: AttentionPlan
+    plan: AttentionPlan, dtype: torch.dtype
 ) -> None:
-    case = dataclasses.replace(attention_case("causal"), queries=21, keys=37, heads=2, key_heads=1)
+    case = AttentionCase("leak", batch=1, key_heads=1, queries=21, keys=37, is_causal=True)
     q, k, v, *rest = case.arguments(dtype)
     before = compute((q, k, v, *rest), plan)
-    for key in range(case.keys):
+    for key in (0, 15, 16, 17, 18, 30, 31, 32, 33, 36):
         changed_k, changed_v = k.clone(), v.clone()
         changed_k[:, :, key], changed_v[:, :, key] = 3 * k[:, :, key] + 1, -v[:, :, key]
         after = compute((q, changed_k, changed_v, *rest), plan)
@@ -92,7 +95,7 @@ def test_parts_of_keys_give_what_all_keys_give(case_id: str, dtype: torch.dtype)
     arguments = attention_case(case_id).arguments(dtype)
     whole = compute(arguments, AttentionPlan(SMALL))
     tolerance = 8 * torch.finfo(dtype).eps
-    for parts in (1, 2, 5, 16):
+    for parts in (1, 2, 7):
         plan = AttentionPlan(SMALL, parts, split=True)
         y = compute(arguments, plan)
         torch.testing.assert_close(y, whole, rtol=tolerance, atol=tolerance)
@@ -101,7 +104,7 @@ def test_parts_of_keys_give_what_all_keys_give(case_id: str, dtype: torch.dtype)
 
 @pytest.mark.parametrize("plan", PLANS, ids=plan_id)
 def test_keys_past_their_length_are_hidden_and_not_read(plan: AttentionPlan) -> None:
-    case = AttentionCase("lengths", batch=4, heads=4, key_heads=2, queries=3, keys=40)
+    case = AttentionCase("lengths", batch=4, key_heads=1, queries=3, keys=40)
     q, k, v, _, *rest = case.arguments(torch.float16)
     lengths = torch.tensor([40, 0, 17, 1], dtype=torch.int32)
     past = torch.arange(case.keys) >= lengths[:, None]
@@ -133,7 +136,7 @@ def test_any_strides(plan: AttentionPlan) -> None:
     cache = [torch.cat([t, t], 2)[:, :, : t.shape[2]] for t in (q, k, v)]
     transposed = [t.mT.contiguous().mT for t in (q, k, v)]
     for tensors in (rows, cache, transposed):
-        for broadcast in (mask, mask.T.contiguous().T, mask.expand(2, 4, *mask.shape)):
+        for broadcast in (mask.T.contiguous().T, mask.expand(2, 4, *mask.shape)):
             y = compute((*tensors, broadcast, *rest), plan)
             torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-6)
 

@@ -11,12 +11,12 @@ from tests.attention_enclosure import assert_attention_near_exact
 from tests.cases import AttentionCase, attention_case
 from tests.kernels.attention_host import attention
 
-LONG = AttentionCase("long", batch=1, queries=20, keys=130, features=48, value_features=32)
+LONG = AttentionCase("long", batch=1, heads=1, queries=20, keys=130, features=48, value_features=32)
 
 ROUTES = [
     ("plain", 64, 1, dataclasses.replace(LONG, is_causal=True)),
     ("plain", 32, 1, dataclasses.replace(LONG, features=16, heads=6, key_heads=3)),
-    ("plain", 128, 1, dataclasses.replace(LONG, queries=130, features=96, is_causal=True)),
+    ("plain", 128, 1, dataclasses.replace(LONG, queries=130, features=96, heads=2, key_heads=1)),
     ("masked", 64, 1, dataclasses.replace(LONG, mask="additive")),
     ("masked", 256, 1, dataclasses.replace(LONG, mask="pairs", value_features=240)),
     ("split", 64, 2, dataclasses.replace(LONG, mask="keys", spherical=True)),
