@@ -17,6 +17,11 @@ TENSORRT_INCLUDE_DIR := build/headers/kernel_lens/include/tensorrt
 endif
 LIBRARY := nmn_export/engine/libnmn_plugin.so
 
+# Releases of nmn beside the current one, as oracles for the tests of adapt: one for each change of
+# its PyTorch layers. Early ones have fewer layers and options, and those up to 0.2.6 another formula.
+NMN_RELEASES := 0.2.24 0.2.27 0.2.30 0.3.0 0.3.1 0.3.3
+NMN_EARLY_RELEASES := 0.1.17 0.2.6 0.2.7
+
 # Folder for results of gpu-plugin-run.
 OUT ?= build
 
@@ -101,6 +106,7 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -m venv $(VENV)
 	@echo "installing PyTorch" && $(PIP) install torch==2.13.0 -c constraints.txt
 	@echo "installing nmn_export" && $(PIP) install -e '.[cpu,nmn,demo,test,tensorrt-rtx]' -c constraints.txt
-	@# The older release of nmn that adapt() knows, beside the current one, as an oracle for tests.
-	@$(PIP) install --upgrade --no-deps --target $(VENV)/nmn-0.2.24 nmn==0.2.24
+	@for release in $(NMN_RELEASES) $(NMN_EARLY_RELEASES); do \
+		$(PIP) install --upgrade --no-deps --target $(VENV)/nmn-$$release nmn==$$release || exit 1; \
+	done
 	@touch $@

@@ -28,11 +28,19 @@ from benchmarks.attention_twins import (
 )
 from nmn_export import export
 from nmn_export.graph.capture import quiet
-from nmn_export.layers import MultiHeadYatAttention, YatConv, YatDense, YatLayer
+from nmn_export.layers import (
+    MultiHeadYatAttention,
+    YatConv,
+    YatConvTranspose,
+    YatDense,
+    YatLayer,
+)
 
 NAMES = ("linear", "ours", "naive", "eager")
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 def contestants(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
@@ -89,17 +97,23 @@ def _linear(layer: _Layer) -> nn.Module:
     bias = layer.bias is not None
     if isinstance(layer, YatDense):
         return nn.Linear(layer.in_features, layer.out_features, bias)
-    assert isinstance(layer, YatConv)
-    return _CONVOLUTIONS[layer.rank](
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        layer.stride,
-        layer.pads[: layer.rank],
-        layer.dilation,
-        layer.groups,
-        bias,
-    )
+    assert isinstance(layer, YatConv | YatConvTranspose)
+    kinds = _TRANSPOSED if isinstance(layer, YatConvTranspose) else _CONVOLUTIONS
+    return kinds[layer.rank](bias=bias, **_geometry(layer))
+
+
+def _geometry(layer: YatConv | YatConvTranspose) -> dict[str, Any]:
+    """Return the options that PyTorch's and upstream's convolutions have under the same names."""
+    transposed = isinstance(layer, YatConvTranspose)
+    return {
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "kernel_size": layer.kernel_size,
+        "stride": layer.stride,
+        "padding": layer.pads[: layer.rank],
+        "dilation": layer.dilation,
+        "groups": layer.groups,
+    } | ({"output_padding": layer.output_padding} if transposed else {})
 
 
 def _upstream(layer: _Layer) -> nn.Module:
@@ -116,17 +130,9 @@ def _upstream(layer: _Layer) -> nn.Module:
     if isinstance(layer, YatDense):
         twin = nmn.YatNMN(layer.in_features, layer.out_features, **options)
     else:
-        assert isinstance(layer, YatConv)
-        twin = getattr(nmn, f"YatConv{layer.rank}D")(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            stride=layer.stride,
-            padding=layer.pads[: layer.rank],
-            dilation=layer.dilation,
-            groups=layer.groups,
-            **options,
-        )
+        assert isinstance(layer, YatConv | YatConvTranspose)
+        kind = "YatConvTranspose" if isinstance(layer, YatConvTranspose) else "YatConv"
+        twin = getattr(nmn, f"{kind}{layer.rank}D")(**_geometry(layer), **options)
     twin.load_state_dict(layer.state_dict())
     upstream: nn.Module = twin
     return upstream

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
+from benchmarks import gpu_attention_shapes as attention
+from benchmarks.gpu_attention_shapes import AttentionShape
 from benchmarks.gpu_shapes import (
     CHECKED_SHAPES,
     COMPILED_SHAPES,
@@ -25,15 +27,15 @@ LARGE_FLOPS = 10**11
 
 @dataclass(frozen=True)
 class Candidate:
-    """A tile of the sweep, with the schedule for a dense layer.
+    """A tile of the sweep, with the schedule for a dense layer or attention.
 
     Attributes:
-        schedule: Schedule of `DensePlan`; empty for a convolution.
+        schedule: Schedule of `DensePlan`; "whole" or "split" for attention; else empty.
         m: Output rows per tile.
-        n: Output columns per tile.
+        n: Output columns per tile, or keys per step of attention.
         k: Features per step.
         warps: Warps per program.
-        parts: Parts of a tile's features for the schedule "split".
+        parts: Parts of a tile's features, or of the keys, for the schedule "split".
     """
 
     schedule: str
@@ -63,7 +65,7 @@ class Item:
     """
 
     kind: str
-    shape: Shape | None = None
+    shape: Shape | AttentionShape | None = None
     mode: str = ""
     candidate: Candidate | None = None
 
@@ -92,17 +94,21 @@ class Item:
         """Return the item of a line from `to_json`."""
         fields = json.loads(line)
         if fields["shape"]:
-            fields["shape"] = Shape(**fields["shape"])
+            kind = AttentionShape if "queries" in fields["shape"] else Shape
+            fields["shape"] = kind(**fields["shape"])
         if fields["candidate"]:
             fields["candidate"] = Candidate(**fields["candidate"])
         return cls(**fields)
 
 
-def candidates(shape: Shape, mode: str) -> Iterator[Candidate]:
+def candidates(shape: Shape | AttentionShape, mode: str) -> Iterator[Candidate]:
     """Yield the tiles of the sweep: those compiled ahead of time and their neighbours.
 
     Whether a tile fits the shared memory is known only on the GPU, where it is recorded.
     """
+    if isinstance(shape, AttentionShape):
+        yield from _attention_candidates(shape)
+        return
     half = not mode.startswith("float32")
     blocks_k = (64, 32) if half else (32, 16)
     if shape.size:
@@ -121,15 +127,26 @@ def candidates(shape: Shape, mode: str) -> Iterator[Candidate]:
         yield Candidate("split", rows, n, k, 4, parts)
 
 
+def _attention_candidates(shape: AttentionShape) -> Iterator[Candidate]:
+    if shape.queries == 1:
+        for n, parts in product((32, 64, 128), (1, 4, 8, 16, 32)):
+            yield Candidate("split", 16, n, shape.features, 4, parts)
+        return
+    for m, n, warps in product((64, 128), (32, 64, 128), (4, 8)):
+        yield Candidate("whole", m, n, shape.features, warps)
+
+
 def _products(
-    kind: str, shapes: Sequence[Shape], modes: Sequence[str] = TIMED_MODES
+    kind: str, shapes: Sequence[Shape | AttentionShape], modes: Sequence[str] = TIMED_MODES
 ) -> Iterator[Item]:
     for mode, shape in product(modes, shapes):
         yield Item(kind, shape, mode)
 
 
-def _sweeps(shapes: Sequence[Shape]) -> Iterator[Item]:
-    for mode, shape in product(TIMED_MODES, shapes):
+def _sweeps(
+    shapes: Sequence[Shape | AttentionShape], modes: Sequence[str] = TIMED_MODES
+) -> Iterator[Item]:
+    for mode, shape in product(modes, shapes):
         yield Item("tiles", shape, mode)
         for candidate in candidates(shape, mode):
             yield Item("tiles", shape, mode, candidate)
@@ -137,21 +154,33 @@ def _sweeps(shapes: Sequence[Shape]) -> Iterator[Item]:
 
 def all_items(dry_run: bool) -> Iterator[Item]:
     """Yield every item of a run, the most valuable first."""
+    checked: tuple[Shape | AttentionShape, ...]
     if dry_run:
-        checked, valuable, rest, compiled = TINY_SHAPES, TINY_SHAPES, (), TINY_SHAPES[:1]
+        valuable, rest, compiled = TINY_SHAPES, (), TINY_SHAPES[:1]
+        valuable_attention, more_attention = attention.TINY_ATTENTION_SHAPES, ()
+        checked = (*valuable, *valuable_attention)
     else:
-        checked, valuable, compiled = CHECKED_SHAPES, VALUABLE_SHAPES, COMPILED_SHAPES
+        checked = (*CHECKED_SHAPES, *attention.CHECKED_ATTENTION_SHAPES)
+        valuable, compiled = VALUABLE_SHAPES, COMPILED_SHAPES
         rest = tuple(shape for shape in SHAPES if shape not in valuable)
+        valuable_attention = attention.VALUABLE_ATTENTION_SHAPES
+        more_attention = tuple(
+            shape for shape in attention.ATTENTION_SHAPES if shape not in valuable_attention
+        )
     yield Item("machine")
     yield from _products("correctness", checked, tuple(MODES))
     yield from _products("timing", valuable)
+    yield from _products("timing", valuable_attention, attention.TIMED_MODES)
     yield from _products("timing", rest)
+    yield from _products("timing", more_attention, attention.TIMED_MODES)
     if dry_run:  # The interpreter is too slow for whole sweeps.
-        yield from (Item("tiles", shape, "float16") for shape in valuable)
+        yield from (Item("tiles", shape, "float16") for shape in (*valuable, *valuable_attention))
         yield Item("tiles", TINY_SHAPES[0], "float16", Candidate("grouped", 16, 16, 16, 4))
     else:
         yield from _sweeps(valuable)
+        yield from _sweeps(valuable_attention, attention.TIMED_MODES[:1])
     yield from _products("compile", compiled, ("float16",))
     yield from _products("repeat", checked, tuple(MODES))
     if not dry_run:
         yield from _sweeps(rest)
+        yield from _sweeps(more_attention, attention.TIMED_MODES[:1])

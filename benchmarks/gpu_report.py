@@ -13,6 +13,11 @@ from benchmarks.gpu_records import Record, Records
 
 RATIOS = ("fused", "unfused", "eager", "compiled", "linear_tf32")
 
+ATTENTION_RATIOS = ("fused", "flash", "cudnn", "flex", "eager")
+
+MEMORY = ("linear", "fused", "flex", "eager")
+"""Contestants of attention whose peak memory is in the table."""
+
 
 def latest(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Return the last record of every item by kind. An item with an error has no result."""
@@ -32,10 +37,12 @@ def render(records: Iterable[Record]) -> str:
     kinds = latest(records)
     machine = kinds.get("machine", [{}])[-1]
     run = next((r for r in reversed(records) if r["kind"] == "run"), {})
+    timed = kinds.get("timing", []) + kinds.get("compile", [])
     parts = [
         _machine(run, machine),
         _checks(kinds),
-        _timing(kinds.get("timing", []) + kinds.get("compile", []), machine),
+        _timing([result for result in timed if "memory" not in result], machine),
+        _attention([result for result in timed if "memory" in result], machine),
         _tiles(kinds.get("tiles", [])),
         _errors(kinds.get("error", [])),
         _skipped(records),
@@ -71,7 +78,7 @@ def _checks(kinds: dict[str, list[Record]]) -> str:
 def _timing(results: list[Record], machine: Record) -> str:
     if not results:
         return ""
-    head = f"{'shape':32}{'mode':15}{'linear µs':>11}{'fused µs':>11}"
+    head = f"{'shape':40}{'mode':15}{'linear µs':>11}{'fused µs':>11}"
     head += "".join(f"{name:>12}" for name in RATIOS)
     lines = [head + f"{'target':>9}{'copy':>7}{'matmul':>8}  95 % interval of fused"]
     for result in results:
@@ -83,8 +90,32 @@ def _timing(results: list[Record], machine: Record) -> str:
         interval = f"{rows['fused']['ratio_low']:.3f} to {rows['fused']['ratio_high']:.3f}"
         copy, matmul = achieved(result, machine)
         lines.append(
-            f"{result['shape']:32}{result['mode']:15}{times}{ratios}"
+            f"{result['shape']:40}{result['mode']:15}{times}{ratios}"
             f"{result['target']:8.2f}×{copy:>7}{matmul:>8}  {interval}"
+        )
+    return "\n".join(lines)
+
+
+def _attention(results: list[Record], machine: Record) -> str:
+    """Return the table of attention: times relative to softmax attention, and peak memory."""
+    if not results:
+        return ""
+    head = f"{'attention':44}{'mode':10}{'sdpa µs':>10}{'fused µs':>10}"
+    head += "".join(f"{name:>9}" for name in ATTENTION_RATIOS)
+    head += f"{'target':>8}{'copy':>6}  MiB: workspace"
+    lines = [head + "".join(f", {name.replace('linear', 'sdpa')}" for name in MEMORY)]
+    for result in results:
+        rows, memory = result["seconds"], result["memory"]
+        times = "".join(f"{rows[n]['median'] * 1e6:10.1f}" for n in ("linear", "fused"))
+        ratios = "".join(
+            f"{rows[n]['ratio']:8.2f}×" if n in rows else f"{'-':>9}" for n in ATTENTION_RATIOS
+        )
+        bytes_of = [memory.get(name) for name in ("fused_workspace", *MEMORY)]
+        sizes = ", ".join("-" if size is None else f"{size / 2**20:.1f}" for size in bytes_of)
+        copy, _ = achieved(result, machine)
+        lines.append(
+            f"{result['shape']:44}{result['mode']:10}{times}{ratios}"
+            f"{result['target']:7.2f}×{copy:>6}  {sizes}"
         )
     return "\n".join(lines)
 
@@ -110,13 +141,13 @@ def _tiles(results: list[Record]) -> str:
             sweeps.setdefault((result["shape"], result["mode"]), []).append(result)
     if not sweeps:
         return ""
-    lines = [f"{'tile sweep':32}{'mode':15}{'plan':>9}{'best':>9}{'tried':>7}  best tile"]
+    lines = [f"{'tile sweep':40}{'mode':15}{'plan':>9}{'best':>9}{'tried':>7}  best tile"]
     for (shape, mode), sweep in sweeps.items():
         ratios = {r["tile"]: r["seconds"]["fused"]["ratio"] for r in sweep}
         best = min(ratios, key=ratios.__getitem__)
         plan = f"{ratios['plan']:.3f}×" if "plan" in ratios else "-"
         lines.append(
-            f"{shape:32}{mode:15}{plan:>9}{f'{ratios[best]:.3f}×':>9}{len(ratios):7}  {best}"
+            f"{shape:40}{mode:15}{plan:>9}{f'{ratios[best]:.3f}×':>9}{len(ratios):7}  {best}"
         )
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """The layers that the GPU benchmark measures, and the contestants that compute them.
 
-linear:      the linear layer of the same shape, from cuBLAS or cuDNN.
+linear:      the linear layer of the same shape, from cuBLAS or cuDNN; `benchmarks.gpu_layers`.
 linear_tf32: the same with TF32, for float32.
 fused:       the kernel of this package.
 unfused:     the linear layer, and one hand-written pass over its output.
@@ -11,25 +11,21 @@ eager:       the eager layer.
 import functools
 import os
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from benchmarks.gpu_layers import EPSILON, LAYERS, Choice, ConvLayer
 from benchmarks.gpu_queue import Candidate
 from benchmarks.gpu_shapes import MODES, Shape
-from nmn_export.kernels.conv import launch as conv
-from nmn_export.kernels.conv import weights as conv_weights
 from nmn_export.kernels.dense import launch as dense
 from nmn_export.kernels.device import device_of
-from nmn_export.kernels.row_norms import row_norms
-from nmn_export.kernels.tile_size import Tile, make_tile
+from nmn_export.kernels.tile_size import make_tile
 from nmn_export.kernels.yat import yat
-from nmn_export.ops import exact_yat_conv, exact_yat_dense, yat_conv, yat_dense
 
-EPSILON = 1e-3
 UNITS = {"ieee": 16, "bf16x6": 16, "bf16x3": 16 + 3 * 2**7}
 """Allowed rounding error of sums by precision, in float32 roundings of ‖x‖² + ‖w‖².
 
@@ -38,12 +34,6 @@ bf16x3 loses up to 2^-16 of each operand, and leaves out the product of the seco
 ALLOWED_DIFFERENCE = 0.03
 """Allowed difference of fused and unfused outputs, as a fraction of the largest output. The dot
 products of the unfused one are rounded to 16 bits."""
-
-Geometry = tuple[tuple[int, ...], ...]
-"""Strides, pads and dilations."""
-
-Choice = dense.DensePlan | Tile
-"""What is chosen for a shape: the plan of a dense layer or the tile of a convolution."""
 
 
 @triton.jit
@@ -64,11 +54,15 @@ def yat_pass_kernel(
     tl.store(output_pointer + offset, y, mask=mask)
 
 
-def eager(x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry | None) -> Tensor:
-    """Compute the layer with PyTorch operators; with a geometry it is a convolution."""
-    if geometry:
-        return yat_conv(x, weight, bias, EPSILON, 1.0, *geometry)
-    return yat_dense(x, weight, bias, EPSILON)
+def eager(
+    formula: Callable[..., Tensor],
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    arguments: tuple[Any, ...],
+) -> Tensor:
+    """Compute the layer with PyTorch operators: `formula` with its `arguments` after α."""
+    return formula(x, weight, bias, EPSILON, 1.0, *arguments)
 
 
 @functools.cache
@@ -83,26 +77,13 @@ def compiled_eager() -> Callable[..., Tensor]:
 class Subject:
     """A layer of one shape and mode with random weights."""
 
+    CONTESTANTS = ("linear", "fused", "unfused", "eager")
+
     def __init__(self, shape: Shape, mode: str, device: str) -> None:
         dtype_name, precision = MODES[mode]
         self.shape, self.mode, self.device = shape, mode, device
         self.dtype: torch.dtype = getattr(torch, dtype_name)
-        kernel = (3, 3) if shape.size else ()
-        fan_in = shape.features * len(kernel) ** 2 if kernel else shape.features
-        weight = torch.randn(shape.outputs, shape.features, *kernel, device=device) / fan_in**0.5
-        self.weight = weight.to(self.dtype)
-        self.bias = torch.randn(shape.outputs, device=device).to(self.dtype)
-        self.geometry = ((shape.stride,) * 2, (1,) * 4, (1,) * 2)
-        if kernel:
-            self.weight = self.weight.contiguous(memory_format=torch.channels_last)
-            self.filters = conv_weights.prepare_conv(
-                self.weight, self.bias, EPSILON, 1.0, 1, dtype=self.dtype, precision=precision
-            )
-            self.prepared = self.filters.prepared
-        else:
-            self.prepared = dense.prepare_dense(
-                self.weight, self.bias, EPSILON, 1.0, False, dtype=self.dtype, precision=precision
-            )
+        self.layer = LAYERS[shape.kind](shape, self.dtype, precision, device)
 
     @property
     def bytes(self) -> int:
@@ -110,26 +91,16 @@ class Subject:
         shape = self.shape
         pixels, out_pixels = (shape.size**2, shape.out_size**2) if shape.size else (1, 1)
         moved = shape.batch * (shape.features * pixels + shape.outputs * out_pixels)
-        return (moved + self.weight.numel()) * self.dtype.itemsize
+        return (moved + self.layer.weight.numel()) * self.dtype.itemsize
 
     def draw(self) -> Tensor:
         """Return a random input: normal, with the negative half set to 0 as after a ReLU."""
-        spatial = (self.shape.size,) * 2 if self.shape.size else ()
-        x = torch.randn(self.shape.batch, self.shape.features, *spatial, device=self.device)
-        x = x.clamp_min(0).to(self.dtype)
-        return x.contiguous(memory_format=torch.channels_last) if spatial else x
+        x = torch.randn(self.layer.input_shape(), device=self.device).clamp_min(0).to(self.dtype)
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
     def planned(self) -> Choice:
         """Return the package's own choice for this shape."""
-        x, shape = self.draw(), self.shape
-        if shape.size:
-            patches = shape.batch * shape.out_size**2
-            return conv.plan_conv(patches, self.filters, True, x.element_size(), device_of(x))
-        # Inputs are padded like the weight.
-        features = self.prepared.planes.shape[2]
-        return dense.plan_dense(
-            shape.batch, shape.outputs, features, x.dtype, self.prepared.precision, device_of(x)
-        )
+        return self.layer.planned(self.draw())
 
     def choice_of(self, candidate: Candidate) -> Choice:
         """Return a candidate of the tile sweep as the launch functions take it.
@@ -137,12 +108,12 @@ class Subject:
         Raises:
             ValueError: The features per step do not divide the filters' padded features.
         """
-        device, precision = device_of(self.weight), self.prepared.precision
+        device, precision = device_of(self.layer.weight), self.layer.prepared.precision
         m, n, k, warps = candidate.m, candidate.n, candidate.k, candidate.warps
         tile = make_tile(m, n, k, warps, precision, self.dtype.itemsize, device.capability)
-        if self.shape.size:
-            if self.filters.block_k % k:
-                raise ValueError(f"{candidate.name}: k must divide {self.filters.block_k}")
+        if isinstance(self.layer, ConvLayer):
+            if self.layer.filters.block_k % k:
+                raise ValueError(f"{candidate.name}: k must divide {self.layer.filters.block_k}")
             return tile
         if candidate.schedule == "split":
             return dense.DensePlan("split", tile, candidate.parts)
@@ -150,12 +121,9 @@ class Subject:
         programs = min(tiles, dense.PROGRAMS_PER_PROCESSOR * device.processors)
         return dense.DensePlan(candidate.schedule, tile, programs, device.has_descriptors)
 
-    def linear(self, x: Tensor, with_bias: bool = True) -> Tensor:
+    def linear(self, x: Tensor) -> Tensor:
         """Compute the linear layer of the same shape."""
-        bias = self.bias if with_bias else None
-        if self.shape.size:
-            return F.conv2d(x, self.weight, bias, self.shape.stride, 1)
-        return F.linear(x, self.weight, bias)
+        return self.layer.linear(x, self.layer.weight, self.layer.bias)
 
     def linear_tf32(self, x: Tensor) -> Tensor:
         """Compute the linear layer in float32 with TF32 products."""
@@ -170,35 +138,27 @@ class Subject:
 
     def fused(self, x: Tensor, choice: Choice | None = None) -> Tensor:
         """Compute the layer with the fused kernel; `None` uses the package's own choice."""
-        if self.shape.size:
-            return conv.yat_conv(x, self.filters, conv.Geometry.of(2, *self.geometry), choice)
-        return dense.yat_dense(x, self.prepared, choice)
+        return self.layer.fused(x, choice)
 
     def unfused(self, x: Tensor) -> Tensor:
         """Compute the layer with the linear layer and one pass over its output."""
-        dot = self.linear(x, with_bias=False)
-        if self.shape.size:
-            pixels = row_norms(x.movedim(1, -1).flatten(0, 2))
-            image = pixels.view(len(x), 1, *x.shape[2:])
-            norms = F.avg_pool2d(image, 3, self.shape.stride, 1, divisor_override=1)
-        else:
-            norms = row_norms(x)
-        y, block = torch.empty_like(dot), 1024
+        dot, norms = self.layer.linear(x, self.layer.weight), self.layer.norms(x)
+        prepared, y, block = self.layer.prepared, torch.empty_like(dot), 1024
         yat_pass_kernel[(triton.cdiv(dot.numel(), block),)](
-            dot, norms, self.prepared.column_term, self.prepared.bias, y, dot.numel(),
-            self.shape.outputs, self.prepared.fold.norm_scale, self.prepared.fold.floor,
-            BLOCK_SIZE=block,
+            dot, norms, prepared.column_term, prepared.bias, y, dot.numel(), self.shape.outputs,
+            prepared.fold.norm_scale, prepared.fold.floor, BLOCK_SIZE=block,
         )  # fmt: skip
         return y
 
     def eager(self, x: Tensor) -> Tensor:
         """Compute the layer with PyTorch operators."""
-        return eager(x, self.weight, self.bias, self.geometry if self.shape.size else None)
+        layer = self.layer
+        return eager(layer.formula, x, layer.weight, layer.bias, layer.arguments)
 
     def compiled(self, x: Tensor) -> Tensor:
         """Compute the eager layer under torch.compile."""
-        geometry = self.geometry if self.shape.size else None
-        return compiled_eager()(x, self.weight, self.bias, geometry)
+        layer = self.layer
+        return compiled_eager()(layer.formula, x, layer.weight, layer.bias, layer.arguments)
 
     def assert_close_to_unfused(self, choice: Choice | None = None) -> None:
         """Compare fused with unfused, also for shapes that are too large for float64.
@@ -215,19 +175,47 @@ class Subject:
                 f"{difference:.3g}, where the largest output is {largest:.3g}"
             )
 
+    def draw_near(self) -> Tensor:
+        """Return a random input. One row of a dense layer is next to a weight."""
+        x = self.draw()
+        if not self.shape.size:
+            x[0] = self.layer.weight[0] * 1.01
+        return x
+
+    def is_near_exact(self, x: Tensor, y: Tensor) -> bool:
+        """Return whether `y` is within the rounding errors that `UNITS` allows."""
+        return near(self, x, y, self.exact(x))
+
     def exact(self, x: Tensor) -> Tensor:
         """Return the layer in float64."""
-        arguments = (x, self.weight, self.bias, EPSILON, 1.0)
-        if self.shape.size:
-            return exact_yat_conv(*arguments, *self.geometry, 1)
-        return exact_yat_dense(*arguments, False)
+        layer = self.layer
+        return layer.exact(x, layer.weight, layer.bias, EPSILON, 1.0, *layer.arguments)
 
 
 class WrongResultError(Exception):
     """A kernel's output is wrong or does not repeat."""
 
 
-def check(shape: Shape, mode: str, device: str, repetitions: int) -> None:
+class Checked(Protocol):
+    """What `check` needs of a subject."""
+
+    shape: Any
+    mode: str
+
+    def draw_near(self) -> Tensor:
+        """Return a random input, partly close to a weight or a key."""
+        ...
+
+    def fused(self, x: Tensor) -> Tensor:
+        """Compute the output with the fused kernel."""
+        ...
+
+    def is_near_exact(self, x: Tensor, y: Tensor) -> bool:
+        """Return whether rounding explains the difference of an output from float64."""
+        ...
+
+
+def check(subject: Checked, repetitions: int) -> None:
     """Check that the fused kernel agrees with float64 and repeats bit by bit.
 
     The interpreter runs programs one after another, so only a GPU shows a race.
@@ -235,33 +223,30 @@ def check(shape: Shape, mode: str, device: str, repetitions: int) -> None:
     Raises:
         WrongResultError: It does not agree or does not repeat.
     """
-    subject = Subject(shape, mode, device)
-    x = subject.draw()
-    if not shape.size:  # An input next to a weight, where the distance cancels.
-        x[0] = subject.weight[0] * 1.01
+    what = f"{subject.shape.name} in {subject.mode}"
+    x = subject.draw_near()
     y = subject.fused(x)
-    if not near(subject, x, y, subject.exact(x)):
-        raise WrongResultError(f"{shape.name} in {mode} is wrong: it does not agree with float64")
+    if not subject.is_near_exact(x, y):
+        raise WrongResultError(f"{what} is wrong: it does not agree with float64")
     for repetition in range(1, repetitions + 1):
         if not torch.equal(y, subject.fused(x)):
             raise WrongResultError(
-                f"{shape.name} in {mode} does not repeat: repetition {repetition} of "
+                f"{what} does not repeat: repetition {repetition} of "
                 f"{repetitions} differs, so there is a race"
             )
 
 
 def near(subject: Subject, x: Tensor, y: Tensor, exact: Tensor) -> bool:
     """Return whether `y` is within the rounding errors that `UNITS` allows."""
-    bias = subject.bias.double()
-    x64, w64 = x.double(), subject.weight.double()
-    if subject.shape.size:
-        bias = bias.view(-1, 1, 1)
-        dot = F.conv2d(x64, w64, None, subject.shape.stride, 1)
-        x_sq = F.conv2d(x64.square(), torch.ones_like(w64[:1]), None, subject.shape.stride, 1)
-        w_sq = w64.square().sum((1, 2, 3)).view(-1, 1, 1)
-    else:
-        dot, x_sq, w_sq = x64 @ w64.T, x64.square().sum(1, keepdim=True), w64.square().sum(1)
-    unit = UNITS[subject.prepared.precision] * torch.finfo(torch.float32).eps
+    layer = subject.layer
+    x64, w64, bias = x.double(), layer.weight.double(), layer.bias.double()
+    outputs = 1 if subject.shape.kind == "conv_transpose" else 0  # the axis of the weight
+    w_sq = w64.square().movedim(outputs, 0).flatten(1).sum(1)
+    if x.ndim == 4:
+        w_sq, bias = w_sq.view(-1, 1, 1), bias.view(-1, 1, 1)
+    dot = layer.linear(x64, w64)
+    x_sq = layer.linear(x64.square(), torch.ones_like(w64.narrow(outputs, 0, 1)))
+    unit = UNITS[layer.prepared.precision] * torch.finfo(torch.float32).eps
     distance, error = (x_sq + w_sq - 2 * dot).clamp_min(0), unit * (x_sq + w_sq)
     value, value_error = (dot + bias).abs(), unit * ((x_sq * w_sq).sqrt() + bias.abs())
     low = (value - value_error).clamp_min(0).square() / (distance + error + EPSILON)

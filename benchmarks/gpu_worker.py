@@ -32,9 +32,11 @@ import triton
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
+from benchmarks.gpu_attention import AttentionSubject, peak_bytes
+from benchmarks.gpu_attention_shapes import AttentionShape
 from benchmarks.gpu_queue import Candidate, Item
 from benchmarks.gpu_shapes import Shape
-from benchmarks.gpu_subjects import Choice, Subject, check
+from benchmarks.gpu_subjects import Subject, check
 from benchmarks.gpu_timing import (
     Summary,
     buffer_copies,
@@ -44,12 +46,12 @@ from benchmarks.gpu_timing import (
     time_in_turn,
 )
 
-CONTESTANTS = ("linear", "fused", "unfused", "eager")
-
 REPETITIONS = {"correctness": 10, "repeat": 90}
 """Repetitions that must be equal bit by bit."""
 
-Contestants = dict[str, Callable[[Subject, Tensor], Tensor]]
+SUBJECTS: dict[type, Any] = {Shape: Subject, AttentionShape: AttentionSubject}
+
+Contestants = dict[str, Callable[[Any, Tensor], Tensor]]
 
 
 class Bench:
@@ -73,18 +75,24 @@ class Bench:
         about = {"shape": item.shape.name, "mode": item.mode}
         if item.kind in REPETITIONS:
             repetitions = 1 if self.device == "cpu" else REPETITIONS[item.kind]
-            check(item.shape, item.mode, self.device, repetitions)
+            check(self.subject(item.shape, item.mode), repetitions)
             yield about | {"agrees": True, "repetitions": repetitions}
         elif item.kind == "tiles":
             yield about | self.tile(item.shape, item.mode, item.candidate)
+        elif isinstance(item.shape, AttentionShape):
+            yield about | self.attention(item.shape, item.mode)
         else:
-            names: tuple[str, ...] = CONTESTANTS
+            names: tuple[str, ...] = Subject.CONTESTANTS
             if item.kind == "compile":
                 names = ("linear", "fused", "compiled")
                 torch.compiler.reset()
             if item.mode.startswith("float32"):
                 names += ("linear_tf32",)
             yield about | self.timing(item.shape, item.mode, names)
+
+    def subject(self, shape: Shape | AttentionShape, mode: str) -> Any:
+        """Return random weights, or keys and values, of a shape."""
+        return SUBJECTS[type(shape)](shape, mode, self.device)
 
     def is_usable(self) -> bool:
         """Release unused memory; return whether the CUDA context still works.
@@ -105,15 +113,31 @@ class Bench:
 
     def timing(self, shape: Shape, mode: str, names: tuple[str, ...]) -> dict[str, Any]:
         """Return the times of contestants, after a check of the fused kernel's output."""
-        subject = Subject(shape, mode, self.device)
+        subject = self.subject(shape, mode)
         subject.assert_close_to_unfused()
         seconds = self.measure(subject, {name: getattr(Subject, name) for name in names})
         moved = {"bytes": subject.bytes, "flops": shape.flops, "target": shape.target}
         return {"seconds": seconds, "clocks": clocks()} | moved
 
-    def tile(self, shape: Shape, mode: str, candidate: Candidate | None) -> dict[str, Any]:
+    def attention(self, shape: AttentionShape, mode: str) -> dict[str, Any]:
+        """Return the times and the peak memory of the contestants that support a shape."""
+        subject = self.subject(shape, mode)
+        subject.assert_close_to_unfused()
+        contestants, reasons = subject.usable()
+        memory = {"fused_workspace": subject.workspace_bytes()}
+        if self.device == "cuda":
+            q = subject.draw()
+            memory |= {n: peak_bytes(partial(call, subject, q)) for n, call in contestants.items()}
+        seconds = self.measure(subject, contestants)
+        moved = {"bytes": subject.bytes, "flops": shape.flops, "target": shape.target}
+        about = {"memory": memory, "unsupported": reasons}
+        return {"seconds": seconds, "clocks": clocks()} | moved | about
+
+    def tile(
+        self, shape: Shape | AttentionShape, mode: str, candidate: Candidate | None
+    ) -> dict[str, Any]:
         """Return the time of one tile, after a check of its output, or that it does not fit."""
-        subject = Subject(shape, mode, self.device)
+        subject = self.subject(shape, mode)
         choice = subject.choice_of(candidate) if candidate else subject.planned()
         name = candidate.name if candidate else "plan"
         about = {"tile": name, "choice": asdict(choice)}
@@ -121,14 +145,15 @@ class Bench:
             subject.assert_close_to_unfused(choice)
         except OutOfResources as error:
             return about | {"does_not_fit": str(error)}
-        fused = partial(Subject.fused, choice=choice)
-        seconds = self.measure(subject, {"linear": Subject.linear, "fused": fused})
+        kind = type(subject)
+        fused = partial(kind.fused, choice=choice)
+        seconds = self.measure(subject, {"linear": kind.linear, "fused": fused})
         return about | {"seconds": seconds}
 
-    def measure(self, subject: Subject, contestants: Contestants) -> Summary:
+    def measure(self, subject: Any, contestants: Contestants) -> Summary:
         """Time contestants on inputs and weights that rotate; `subject` is the first of them."""
         copies = buffer_copies(subject.bytes) - 1
-        more = [Subject(subject.shape, subject.mode, self.device) for _ in range(copies)]
+        more = [self.subject(subject.shape, subject.mode) for _ in range(copies)]
         inputs = [(each, each.draw()) for each in (subject, *more)]
         work: dict[str, list[Callable[[], Tensor]]] = {
             name: [partial(call, each, x) for each, x in inputs]
@@ -139,9 +164,15 @@ class Bench:
 
 def break_kernel(fault: str, name: str) -> None:
     """Break the fused kernel of the shapes whose name contains `name`, to test the script."""
-    fused, calls = Subject.fused, itertools.count()
+    for kind in SUBJECTS.values():
+        kind.fused = broken(kind.fused, fault, name)
 
-    def broken(self: Subject, x: Tensor, choice: Choice | None = None) -> Tensor:
+
+def broken(fused: Callable[..., Tensor], fault: str, name: str) -> Callable[..., Tensor]:
+    """Return `fused` with a fault in the shapes whose name contains `name`."""
+    calls = itertools.count()
+
+    def run(self: Any, x: Tensor, choice: Any = None) -> Tensor:
         y = fused(self, x, choice)
         if name not in self.shape.name:
             return y
@@ -155,7 +186,7 @@ def break_kernel(fault: str, name: str) -> None:
             return y * (1 + 2**-7 * (next(calls) % 2))
         return 2 * y
 
-    Subject.fused = broken  # type: ignore[method-assign]
+    return run
 
 
 def serve(bench: Bench, items: TextIO, replies: TextIO) -> None:

@@ -25,7 +25,13 @@ from torch import nn
 
 from benchmarks.attention_twins import AttentionOnly
 from benchmarks.contestants import NAMES, contestants
-from nmn_export.layers import MultiHeadYatAttention, YatConv2d, YatDense
+from nmn_export.layers import (
+    MultiHeadYatAttention,
+    YatConv2d,
+    YatConvTranspose1d,
+    YatConvTranspose2d,
+    YatDense,
+)
 from nmn_export.models import aether_resnet18
 from nmn_export.report.machine import machine
 from nmn_export.report.timing import sample, spread, timing
@@ -56,6 +62,15 @@ def _conv(channels: int) -> YatConv2d:
     return YatConv2d(channels, channels, 3, padding=1, bias=False, constant_alpha=True)
 
 
+def _up(kernel: int, stride: int, padding: int = 0, extra: int = 0) -> YatConvTranspose2d:
+    options = {"bias": False, "constant_alpha": True}
+    return YatConvTranspose2d(64, 64, kernel, stride, padding, extra, **options)
+
+
+def _up_1d() -> YatConvTranspose1d:
+    return YatConvTranspose1d(128, 64, 16, 8, padding=4, bias=False, constant_alpha=True)
+
+
 def _dense(in_features: int, out_features: int) -> YatDense:
     return YatDense(in_features, out_features, constant_alpha=True)
 
@@ -75,6 +90,14 @@ SUBJECTS = (
     Subject("conv 256 3×3 14² b8", partial(_conv, 256), (8, 256, 14, 14)),
     Subject("dense 512→1000 b8", partial(_dense, 512, 1000), (8, 512)),
     Subject("dense 768→3072 b128", partial(_dense, 768, 3072), (128, 768)),
+    Subject("transposed 64 3×3 56² b1", partial(_up, 3, 1, 1), (1, 64, 56, 56), 1.15),
+    Subject("transposed 64 4×4/2 28² b1", partial(_up, 4, 2, 1), (1, 64, 28, 28), 1.15),
+    Subject("transposed 64 4×4/2 28² b8", partial(_up, 4, 2, 1), (8, 64, 28, 28), 1.15),
+    Subject("transposed 64 4×4/2 56² b8", partial(_up, 4, 2, 1), (8, 64, 56, 56), 1.15),
+    Subject("transposed 64 3×3/2 28² b8", partial(_up, 3, 2, 1, 1), (8, 64, 28, 28), 1.15),
+    Subject("transposed 64 5×5/2 28² b8", partial(_up, 5, 2, 2, 1), (8, 64, 28, 28), 1.15),
+    Subject("transposed 64 2×2/2 28² b8", partial(_up, 2, 2), (8, 64, 28, 28), 1.15),
+    Subject("transposed 128→64 16/8 1-D 256 b8", _up_1d, (8, 128, 256), 1.15),
     Subject("attention 768 L128 b1", _attention, (1, 128, 768), 1.10),
     Subject("attention 768 L512 b1", _attention, (1, 512, 768), 1.10),
     Subject("attention 768 L512 b4", _attention, (4, 512, 768), 1.10),
@@ -148,7 +171,7 @@ def partial_file(output: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="substrings of the subjects to run; all if none")
+    parser.add_argument("names", nargs="*", help="substrings of the subjects to run")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--output", type=Path, help="JSON file; for a complete run in results/")
     arguments = parser.parse_args()

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -169,15 +170,21 @@ def tiles(kernel: Kernel) -> str:
     )
 
 
+def indices(names: Iterable[str]) -> str:
+    """Return the indices of run-time parameters."""
+    return ", ".join(f"Parameter::{name}.index" for name in names)
+
+
 def entry(kernel: Kernel, image: str, *, portable: bool) -> str:
     """Return the row of the table for a kernel."""
     exact = kernel["target"].endswith(("a", "f")) and not portable
-    parameters = ", ".join(f"Parameter::{name}.index" for name in kernel["arguments"])
+    parameters = indices(kernel["arguments"])
+    multiples = indices(kernel["divisible_by_16"])
     return (
         f'        {{"{kernel["name"]}", "{kernel["op"]}", nvinfer1::DataType::{type_of(kernel)}, '
         f"{tactic(kernel['name'])}, {kernel['capability']}, {str(exact).lower()}, "
         f'{str(portable).lower()}, {image}, "{kernel["symbol"]}", {kernel["threads"]}U, '
-        f"{kernel['shared_bytes']}U,\n            {{{parameters}}},\n"
+        f"{kernel['shared_bytes']}U,\n            {{{parameters}}},\n            {{{multiples}}},\n"
         f"            {{{constants(kernel)}}},\n            {{{tiles(kernel)}}}}},\n"
     )
 
@@ -244,6 +251,8 @@ def main(folder: Path, out: Path) -> None:
     """Read the manifest and write the generated sources."""
     text = (folder / MANIFEST).read_bytes()
     manifest = json.loads(text)
+    # Other kernels are for PyTorch only.
+    manifest["kernels"] = [k for k in manifest["kernels"] if k["op"] in ("", *manifest["ops"])]
     if not manifest["kernels"]:
         raise SystemExit(f"error: {MANIFEST} must contain kernels; build them")
     names = {kernel["name"] for kernel in manifest["kernels"]}

@@ -5,35 +5,63 @@ from torch import Tensor
 
 from nmn_export.ops import exact_yat_attention
 from nmn_export.ops.yat import compute_dtype
+from tests import enclosure
 from tests.cases import AttentionCase
-from tests.enclosure import UNITS, Parts, assert_between, enclose
+from tests.enclosure import Parts, assert_between, enclose
 
 
 def assert_attention_near_exact(
-    y: Tensor, case: AttentionCase, arguments: tuple[object, ...]
+    y: Tensor,
+    case: AttentionCase,
+    arguments: tuple[object, ...],
+    *,
+    rounds_weights: bool = False,
 ) -> None:
     """Fail unless rounding can explain every element of `y`.
-
-    Every score lies in the interval of a ⵟ-product. From these follow intervals of the weights, and
-    from these how far a weighted sum can be from the exact one.
 
     Args:
         y: What was computed.
         case: What was asked for.
         arguments: Those of the torch op, in the dtype of `y`.
+        rounds_weights: See `attention_bounds`.
+    """
+    assert_between(y, *attention_bounds(y.dtype, case, arguments, rounds_weights=rounds_weights))
+
+
+def attention_bounds(
+    dtype: torch.dtype,
+    case: AttentionCase,
+    arguments: tuple[object, ...],
+    *,
+    rounds_weights: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the smallest, the exact and the largest output, in float64.
+
+    Every score lies in the interval of a ⵟ-product. From these follow intervals of the weights, and
+    from these how far a weighted sum can be from the exact one.
+
+    Args:
+        dtype: Of the output.
+        case: What was asked for.
+        arguments: Those of the torch op, in `dtype`.
+        rounds_weights: Whether the program rounds weights to `dtype` before it multiplies them by
+            values, as the fused kernels do. The largest weight of a row is 1 then.
     """
     exact = exact_yat_attention(*arguments)
-    wide = compute_dtype(y.dtype)
+    wide = compute_dtype(dtype)
     least, most = _scores(wide, arguments)
     low, high = _weights(least, most, case.power, case.guard)
     values = arguments[2].double().repeat_interleave(case.heads // arguments[2].shape[1], 1)
     assert (high >= low).all(), "an interval is wrong"
-    rounding = UNITS * torch.finfo(wide).eps
-    spread = (high - low + rounding * high) @ values.abs()
-    slack = spread + 2 * torch.finfo(y.dtype).eps * exact.abs() + torch.finfo(y.dtype).tiny
-    largest = torch.finfo(y.dtype).max
-    bounds = [(exact + sign * slack).clamp(-largest, largest) for sign in (-1, 1)]
-    assert_between(y, bounds[0], exact, bounds[1])
+    info = torch.finfo(dtype)
+    rounding = enclosure.UNITS * torch.finfo(wide).eps
+    error = high - low + rounding * high
+    if rounds_weights:
+        # Half a unit in the last place; that of a subnormal number is the least of all.
+        error = error + info.eps / 2 * high + info.smallest_normal * info.eps / 2 * (high > 0)
+    slack = error @ values.abs() + 2 * info.eps * exact.abs() + info.tiny
+    low, high = ((exact + sign * slack).clamp(-info.max, info.max) for sign in (-1, 1))
+    return low, exact, high
 
 
 def _scores(wide: torch.dtype, arguments: tuple[object, ...]) -> tuple[Tensor, Tensor]:

@@ -134,7 +134,8 @@ def test_an_op_has_its_stem_in_every_room_and_in_the_tests_of_it(op: str, room: 
 @pytest.mark.parametrize("op", OPS)
 def test_an_op_has_its_package_of_kernels(op: str) -> None:
     package = ROOT / PACKAGE / "kernels" / stem(op)
-    for name in ("kernel.py", "launch.py", "weights.py", "variants.py"):
+    weights = ("weights.py",) * ("W" in OPS[op].inputs)
+    for name in ("kernel.py", "launch.py", "variants.py", *weights):
         assert (package / name).is_file(), f"{op} needs {place(package / name)}"
     test = ROOT / f"tests/kernels/test_{stem(op)}.py"
     assert test.is_file(), f"{op} needs {place(test)}"

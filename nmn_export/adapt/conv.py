@@ -13,12 +13,14 @@ from nmn_export.adapt.yat_layer import (
 from nmn_export.layers import YatConv, YatConv1d, YatConv2d, YatConv3d
 
 
-def _builder(cls: type[YatConv]) -> Callable[[Any], YatConv]:
+def builder(cls: type[YatConv]) -> Callable[[Any], YatConv]:
+    """Return what builds a layer of a class of ours from one of nmn's."""
+
     def build(m: Any) -> YatConv:
         return cls(
             m.in_channels,
             # A tied layer of 0.2.24 keeps the size of its kernel bank in out_channels.
-            m._actual_out_channels,
+            getattr(m, "_actual_out_channels", m.out_channels),
             m.kernel_size,
             m.stride,
             m.padding,
@@ -36,6 +38,7 @@ def _check(layer: YatConv, who: str) -> None:
 
 
 ADAPTERS = {
-    f"YatConv{cls.rank}D": Adapter(_builder(cls), PARAMETERS, ("mask",), _check)
+    f"YatConv{cls.rank}{d}": Adapter(builder(cls), PARAMETERS, ("mask",), _check)
+    for d in "Dd"  # 0.2.7 calls them YatConv1d, …
     for cls in (YatConv1d, YatConv2d, YatConv3d)
 }

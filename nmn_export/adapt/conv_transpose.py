@@ -13,7 +13,9 @@ from nmn_export.layers import (
 )
 
 
-def _builder(cls: type[YatConvTranspose]) -> Callable[[Any], YatConvTranspose]:
+def builder(cls: type[YatConvTranspose]) -> Callable[[Any], YatConvTranspose]:
+    """Return what builds a layer of a class of ours from one of nmn's."""
+
     def build(m: Any) -> YatConvTranspose:
         return cls(
             m.in_channels,
@@ -31,6 +33,7 @@ def _builder(cls: type[YatConvTranspose]) -> Callable[[Any], YatConvTranspose]:
 
 
 ADAPTERS = {
-    f"YatConvTranspose{cls.rank}D": Adapter(_builder(cls), PARAMETERS, ("mask",))
+    f"YatConvTranspose{cls.rank}{d}": Adapter(builder(cls), PARAMETERS, ("mask",))
+    for d in "Dd"  # 0.2.7 calls them YatConvTranspose1d, …
     for cls in (YatConvTranspose1d, YatConvTranspose2d, YatConvTranspose3d)
 }

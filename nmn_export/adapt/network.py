@@ -14,21 +14,19 @@ _OWN_TENSORS_AND_CHILDREN = ("_parameters", "_buffers", "_modules")
 def adapt(model: nn.Module) -> nn.Module:
     """Return the network of our layers that computes what `model` does.
 
-    Each layer of `nmn.torch` (releases 0.2.24 to 0.3.5) is replaced by ours, wherever it is in the
-    network and however often it is used. The network may itself be such a layer. Everything else is
-    copied as `copy.deepcopy` does, except tensors: both networks share all parameters, buffers and
-    other tensors. So training one network trains both, and `.to()` or `.half()` on one converts the
-    parameters of both. Hooks and the training mode are kept. As with any copy, a closure that
-    captured a module of `model` still refers to that module.
+    Each layer of `nmn.torch` is replaced by ours, wherever it is in the network and however often
+    it is used. The network may itself be such a layer. Everything else is copied as `copy.deepcopy`
+    does, except tensors: both networks share all parameters, buffers and other tensors. So training
+    one network trains both, and `.to()` or `.half()` on one converts the parameters of both. Hooks
+    and the training mode are kept. As with any copy, a closure that captured a module of `model`
+    still refers to that module.
 
-    In eval mode both networks agree to float32 rounding, with three exceptions. Layers of releases
-    before 0.3.3 compute float16 and bfloat16 in that dtype, while ours accumulate in float32.
-    Convolutions of these releases do not clamp the squared distance at zero, which matters only if
-    a patch nearly equals a filter. Their attention gives NaN for a query that sees no key, while
-    ours gives zeros, as later releases do.
-
-    `YatEmbed` is not replaced: its `forward` is a plain lookup, and its `attend` uses standard
-    operations.
+    In eval mode both networks agree to float32 rounding, for all releases up to 0.3.5. Those up to
+    0.2.6 had another formula, which is recognised. There are three exceptions. Layers of releases
+    before 0.3.3 compute float16 and bfloat16 in that dtype, while ours accumulate in float32. These
+    releases do not clamp the squared distance at zero, except in `YatNMN` and in attention from
+    0.2.20 on. This matters only if an input nearly equals a weight. Their attention gives NaN for a
+    query that sees no key, while ours gives zeros, as later releases do.
 
     Args:
         model: Any network. If there is nothing to replace, it is returned itself.

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nmn_export.adapt import attention, conv, conv_transpose, dense
+from nmn_export.adapt import attention, conv, conv_transpose, dense, embed, legacy
 from nmn_export.adapt.adapter import Adapter
 from nmn_export.errors import NmnExportError
 from nmn_export.layers.folded import copy_hooks
@@ -18,11 +18,9 @@ _PACKAGE = "nmn.torch"
 _EXAMPLES = "nmn.torch.examples"
 
 _ADAPTERS: dict[str, Adapter] = (
-    dense.ADAPTERS | conv.ADAPTERS | conv_transpose.ADAPTERS | attention.ADAPTERS
+    dense.ADAPTERS | conv.ADAPTERS | conv_transpose.ADAPTERS | attention.ADAPTERS | embed.ADAPTERS
 )
 """By name of the class."""
-
-_LEFT_ALONE = ("YatEmbed",)
 
 _DESCRIPTIONS = {"lazy", "tie_kernel_bank", "kernel_bank_size", "kernel_bank_id", "positive_init"}
 """Attributes that describe how the parameters came about, and do not change the computation."""
@@ -44,19 +42,20 @@ def layer_from_nmn_torch(module: nn.Module, place: str) -> nn.Module | None:
         NmnExportError: It is such a layer, but we have no equal layer.
     """
     cls = _nmn_class(module)
-    if cls is None or cls.__name__ in _LEFT_ALONE:
+    if cls is None:
         return None
     who = f"{cls.__name__} at '{place}'" if place else f"{cls.__name__}, the model itself"
-    _refuse_legacy(module, cls, who)
-    if cls.__name__ not in _ADAPTERS:
+    adapters = legacy.ADAPTERS if _is_legacy(module, cls) else _ADAPTERS
+    if cls.__name__ not in adapters:
+        _refuse_legacy(adapters, who)
         if not (module._parameters or module._buffers):
             return None  # It only holds other modules, which are visited too.
         raise NmnExportError(
-            f"adapt supports {', '.join(_ADAPTERS)} of {_PACKAGE}",
+            f"adapt supports {', '.join(adapters)} of {_PACKAGE}",
             got=who,
             fix="Replace it by one of these.",
         )
-    adapter = _ADAPTERS[cls.__name__]
+    adapter = adapters[cls.__name__]
     _refuse_unreadable(module, adapter, cls, who)
     _refuse_changed(module, cls, who)
     return _build(module, adapter, who)
@@ -71,15 +70,21 @@ def _nmn_class(module: nn.Module) -> type | None:
     return None
 
 
-def _refuse_legacy(module: nn.Module, cls: type, who: str) -> None:
-    """Refuse a layer of a release that had another formula under the same names."""
+def _is_legacy(module: nn.Module, cls: type) -> bool:
+    """Return whether a layer is of a release that had another formula under the same names."""
     known = {name.lower() for name in _ADAPTERS}
-    if cls.__name__.lower() in known and not hasattr(module, "_constant_alpha_value"):
+    return cls.__name__.lower() in known and not hasattr(module, "_constant_alpha_value")
+
+
+def _refuse_legacy(adapters: dict[str, Adapter], who: str) -> None:
+    """Refuse a legacy layer that has no adapter."""
+    if adapters is legacy.ADAPTERS:
         raise NmnExportError(
-            "adapt supports layers of nmn 0.2.24 to 0.3.5; those up to 0.2.6 add the bias after "
-            "dividing and use alpha as an exponent",
+            f"adapt supports {', '.join(adapters)} of nmn 0.2.6 and earlier; releases up to 0.2.6 "
+            "add the bias after dividing and use alpha as an exponent",
             got=f"{who}, of such a release",
-            fix="Rebuild and retrain the network with a later nmn.",
+            fix="Rebuild and retrain this part with a later nmn, or export it with "
+            "torch.onnx.export, which writes the layer in standard ops.",
         )
 
 
@@ -138,6 +143,12 @@ def _build(module: nn.Module, adapter: Adapter, who: str) -> nn.Module:
     """Return our layer with the options, parameters, hooks and mode of `module`."""
     try:
         layer = adapter.build(module)
+    except AttributeError as error:
+        raise NmnExportError(
+            "adapt needs the attributes that layers of nmn have",
+            got=f"{who}, without {error.name}",
+            fix="Build it with the installed nmn and load a state_dict, instead of a whole module.",
+        ) from error
     except NmnExportError as error:
         raise NmnExportError(
             "adapt needs options that our layers support", got=who, fix=str(error)

@@ -16,15 +16,15 @@ _NORM_SQ_TOLERANCE = 1e-6
 def shared_options(m: Any) -> dict[str, Any]:
     """Read what all layers have.
 
-    0.2.24 has no constant, softplus or scalar bias, nor learned ε. Transposed convolutions do not
-    normalise weights.
+    Earlier releases lack the attributes that have a default here, and transposed convolutions do
+    not normalise weights.
     """
     return {
         "bias": m.bias is not None,
         "constant_bias": _constant_bias(m),
         "softplus_bias": getattr(m, "softplus_bias", False),
         "scalar_bias": getattr(m, "scalar_bias", False),
-        "constant_alpha": m._constant_alpha_value,
+        "constant_alpha": getattr(m, "_constant_alpha_value", None),
         "epsilon": m.epsilon,
         "learnable_epsilon": getattr(m, "epsilon_param", None) is not None,
         "weight_normalized": getattr(m, "weight_normalized", False),
@@ -42,7 +42,7 @@ def convolution_options(m: Any) -> dict[str, Any]:
         "use_dropconnect": drops,
         "drop_rate": m.drop_rate if drops else 0.0,
         "mask": m.mask,
-        "dtype": m.compute_dtype,
+        "dtype": getattr(m, "compute_dtype", None),
     } | shared_options(m)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from nmn_export.errors import NmnExportError
+from nmn_export.graph import linear_attention
 from nmn_export.graph.arguments import bind
 from nmn_export.graph.functions import DEFINITIONS, function
 from nmn_export.graph.inline import inline as inline_functions
@@ -31,7 +32,7 @@ _DTYPES = {"float", "float16", "bfloat16"}
 
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     OPS[name].torch_op: definition.translate for name, definition in DEFINITIONS.items()
-}
+} | {torch.ops.nmn.causal_linear_attention.default: linear_attention.translate}
 
 
 def capture(

@@ -78,14 +78,14 @@ def _is_strided_and_dilated(node: ir.Node) -> bool:
 
 
 def _has_equal_phases(node: ir.Node) -> bool:
-    """Return whether all phases of a node have equally many taps, and more than one.
+    """Return whether all phases of a node have equally many taps, and a convolution is faster.
 
-    With one tap the blocks of a transposed convolution do not overlap, and it is faster.
+    It is not if every phase has one tap, because blocks do not overlap then, nor over one axis.
     """
     kernel, strides = _ints(node, "kernel_shape"), _ints(node, "strides")
     divided = all(k % s == 0 for k, s in zip(kernel, strides, strict=True))
     plain = max(_ints(node, "dilations")) == 1 and not any(_ints(node, "output_padding"))
-    return divided and plain and kernel != strides
+    return divided and plain and kernel != strides and len(kernel) > 1
 
 
 def _ints(node: ir.Node, name: str) -> tuple[int, ...]:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from nmn_export.errors import NmnExportError
+from nmn_export.layers.constants import Float32Constants
 from nmn_export.layers.folded import Foldable, Folded, FoldedYat, copy_hooks
+from nmn_export.ops.yat import compute_dtype
 
 
 def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
@@ -16,7 +18,8 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 
     Args:
         model: Any module; parameters are shared with the result unless `dtype` converts them.
-        dtype: Convert parameters and buffers of floating dtype to this one.
+        dtype: Convert parameters and buffers of floating dtype to this one. `Float32Constants` stay
+            in float32 if it is a half precision.
 
     Raises:
         NmnExportError: A parameter or buffer is not finite.
@@ -34,7 +37,12 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     _share_weights(m for m in folded.modules() if isinstance(m, FoldedYat))
     if dtype is not None:
         tensors = (*folded.parameters(), *folded.buffers())
-        folded = copy.deepcopy(folded, {id(t): _converted(t, dtype) for t in tensors})
+        converted = {id(t): _converted(t, dtype) for t in tensors}
+        for module in folded.modules():
+            if isinstance(module, Float32Constants):
+                own = module.buffers(recurse=False)
+                converted |= {id(t): _converted(t, compute_dtype(dtype)) for t in own}
+        folded = copy.deepcopy(folded, converted)
         for module in folded.modules():
             if isinstance(module, Folded):
                 module.dtype = None

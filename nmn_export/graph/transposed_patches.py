@@ -173,13 +173,22 @@ def ConvolutionProducts(
 
 
 @script(PIECES, default_opset=op)
-def PhaseFilter(strides: Sequence[int]) -> FLOAT:
-    """Return [P, 1, *strides], whose filter i has a one at tap i. P is the number of phases."""
-    step = op.Constant(value_ints=strides)
+def ByPhase(w: FLOAT, strides: Sequence[int]) -> FLOAT:
+    """Reshape weights [C, N/group, *K] to [C, P · N/group, *K/stride], P being the phases.
+
+    Tap t · stride + r becomes tap t of phase r. The permutation is that for three spatial axes; if
+    there are fewer, the first ones have one tap.
+    """
     one = op.Constant(value_ints=[1])
-    count = op.ReduceProd(step, keepdims=1)
-    eye = op.EyeLike(op.ConstantOfShape(op.Concat(count, count, axis=0)))
-    return op.Reshape(eye, op.Concat(count, one, step, axis=0))
+    step = op.Constant(value_ints=strides)
+    taps = op.Div(op.Shape(w, start=2), step)
+    pairs = op.Concat(op.Unsqueeze(taps, one), op.Unsqueeze(step, one), axis=1)
+    split = op.Reshape(pairs, op.Constant(value_ints=[-1]))
+    lacking = op.Expand(one, op.Constant(value_ints=[6]) - op.Shape(split))
+    rest = op.Constant(value_ints=[-1])
+    apart = op.Reshape(w, op.Concat(rest, lacking, split, axis=0))
+    phases = op.Transpose(apart, perm=[0, 2, 4, 6, 1, 3, 5])
+    return op.Reshape(phases, op.Concat(op.Shape(w, end=1), rest, taps, axis=0))
 
 
 @script(PIECES, default_opset=op)
@@ -209,19 +218,24 @@ def PhaseProducts(
     Pixels of the output whose positions have the same remainder by the stride are a phase. Their
     patches have the same taps of the filter, and the patches of all phases have the same pixels.
     """
-    one = op.Constant(value_ints=[1])
-    step = op.Constant(value_ints=strides)
-    taps = op.Div(op.Constant(value_ints=kernel_shape), step)
-    spare = taps - one
-    rest = op.Constant(value_ints=[-1])
-    images = op.Reshape(w, op.Concat(rest, one, op.Shape(w, start=2), axis=0))
-    by_phase = op.Conv(images, PhaseFilter(strides=strides), kernel_shape=strides, strides=strides)
-    w = op.Reshape(by_phase, op.Concat(op.Shape(w, end=1), rest, taps, axis=0))
+    w = ByPhase(w, strides=strides)
+    spare = op.Shape(w, start=2) - op.Constant(value_int=1)
     x = Surrounded(X, spare, spare)
     g = op.Conv(x, Filters(w, group=group), EachPhase(b, strides=strides), group=group)
     box, pixel_sq = BoxAndPixels(X, w, quarter, group=group)
     row = op.Conv(Surrounded(pixel_sq, spare, spare), box, group=group)
     return g, row, EachPhase(column, strides=strides)
+
+
+@script(PIECES, default_opset=op)
+def PhaseFilter(strides: Sequence[int]) -> FLOAT:
+    """Return [P, 1, *strides], whose filter i has a one at tap i. P is the number of phases."""
+    step = op.Constant(value_ints=strides)
+    count = op.ReduceProd(step, keepdims=0)
+    phases = op.Range(op.Constant(value_int=0), count, op.Constant(value_int=1))
+    # EyeLike would be one op, but OpenCV and tract do not support it here.
+    eye = op.Cast(op.Unsqueeze(phases, op.Constant(value_ints=[1])) == phases, to=FLOAT.dtype)
+    return op.Reshape(eye, op.Concat(op.Shape(phases), op.Constant(value_ints=[1]), step, axis=0))
 
 
 @script(PIECES, default_opset=op)
@@ -250,5 +264,5 @@ def Whole(Y: FLOAT, B: FLOAT, strides: Sequence[int], pads: Sequence[int]) -> FL
     return op.Identity(Y)
 
 
-PARTS = (ByGroup, FilterNorm, BoxAndPixels, Filters, Surrounded, PhaseFilter, EachPhase)
+PARTS = (ByGroup, FilterNorm, BoxAndPixels, Filters, Surrounded, ByPhase, EachPhase, PhaseFilter)
 """The pieces that the others call, which have no variants."""

@@ -52,12 +52,14 @@ def row_norm_kernel(
     tl.store(norm_pointer + first + row_offset, tl.sum(square, axis=1), mask=row_mask)
 
 
-def row_norms(rows: Tensor, *, truncate: bool = False) -> Tensor:
+def row_norms(rows: Tensor, norm: Tensor | None = None, *, truncate: bool = False) -> Tensor:
     """Return the squared norms of `rows` ([rows, features], last stride 1) as float32 [rows].
 
-    With `truncate`, those of the values that a TF32 product sees.
+    They are written to `norm` if it is given. With `truncate`, they are those of the values that a
+    TF32 product sees.
     """
-    norm = torch.empty(rows.shape[0], device=rows.device, dtype=torch.float32)
+    if norm is None:
+        norm = torch.empty(rows.shape[0], device=rows.device, dtype=torch.float32)
     if not len(norm):
         return norm
     with torch.cuda.device_of(rows):  # type: ignore[no-untyped-call]

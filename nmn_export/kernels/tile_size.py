@@ -12,6 +12,9 @@ _SIXTEEN_BIT_K, _FLOAT32_K = 64, 32
 FEW_ROWS = 64
 """Rows of the largest small tile."""
 
+PROGRAMS_PER_PROCESSOR = 2
+"""Programs per SM: the epilogue of one overlaps the products of the other."""
+
 
 @dataclass(frozen=True)
 class Tile:

@@ -34,7 +34,8 @@ def store_planes(pointers, x, mask, plane_stride, PLANES: tl.constexpr):
 
 @triton.jit
 def prepare_row(
-    weight_pointer, plane_pointer, feat_dim, padded_feat_dim, tap_dim, plane_stride, store,
+    weight_pointer, plane_pointer, feat_dim, padded_feat_dim, tap_dim, weight_feat_stride,
+    plane_stride, store,
     PLANES: tl.constexpr, BLOCK_SIZE_FEAT: tl.constexpr, BLOCK_SIZE_TAP: tl.constexpr,
 ):  # fmt: skip
     """Transpose one row, [feat_dim, tap_dim], to [tap_dim, padded_feat_dim] in every plane.
@@ -48,7 +49,7 @@ def prepare_row(
         for feat_start in range(0, padded_feat_dim, BLOCK_SIZE_FEAT):
             feat = (feat_start + tl.arange(0, BLOCK_SIZE_FEAT))[:, None]
             mask = (feat < feat_dim) & (tap < tap_dim)
-            x = tl.load(weight_pointer + feat * tap_dim + tap, mask=mask, other=0.0)
+            x = tl.load(weight_pointer + feat * weight_feat_stride + tap, mask=mask, other=0.0)
             wide = x.to(tl.float32)
             square += wide * wide
             mask = (feat < padded_feat_dim) & (tap < tap_dim) & (store != 0)
@@ -70,6 +71,9 @@ def prepare_weight_kernel(
     feat_dim,
     padded_feat_dim,
     tap_dim,
+    group_row_dim,
+    weight_row_stride,
+    weight_feat_stride,
     plane_stride,
     norm_scale,
     term_floor,
@@ -81,10 +85,11 @@ def prepare_weight_kernel(
 ):
     """Prepare one row of a weight, which is a prototype or a filter, as `weights.prepare` does.
 
-    The weight may have more than 2^31 elements, but not a single row.
+    The weight may have more than 2^31 elements, but not a single row or group.
 
     Args:
-        weight_pointer: Pointer to the weight. Must be of shape [rows, feat_dim, tap_dim].
+        weight_pointer: Pointer to the weight. Must be of shape [rows, feat_dim, tap_dim], or for
+            transposed filters [groups, feat_dim, group_row_dim, tap_dim].
         bias_pointer: Pointer to the bias, of the weight's dtype. Must be of shape [bias_dim].
         plane_pointer: Pointer to the planes, written if `store`. Must be of shape
             [PLANES, rows, tap_dim, padded_feat_dim].
@@ -95,6 +100,9 @@ def prepare_weight_kernel(
         feat_dim: Features per tap.
         padded_feat_dim: Features per tap with the zeros that pad them.
         tap_dim: Taps; 1 if the weight is a matrix.
+        group_row_dim: Rows per group; all rows if the weight is not transposed.
+        weight_row_stride: Elements from one row of a group to the next.
+        weight_feat_stride: Elements from one feature of a row to the next.
         plane_stride: Elements from one plane to the next.
         norm_scale: See the table.
         term_floor: ε · norm_scale. Unlike `floor`, it is 0 if α = 0.
@@ -107,18 +115,19 @@ def prepare_weight_kernel(
         BLOCK_SIZE_TAP: Taps per step of a filter.
     """
     row = tl.program_id(0)
-    weight_pointer += row.to(tl.int64) * feat_dim * tap_dim
+    weight_pointer += (row // group_row_dim).to(tl.int64) * feat_dim * weight_feat_stride
+    weight_pointer += (row % group_row_dim).to(tl.int64) * weight_row_stride
     plane_pointer += row.to(tl.int64) * tap_dim * padded_feat_dim
     plane_stride = plane_stride.to(tl.int64)
     if tap_dim == 1:
         norm = prepare_row(
-            weight_pointer, plane_pointer, feat_dim, padded_feat_dim, 1, plane_stride, store,
-            PLANES, BLOCK_SIZE_FEAT * BLOCK_SIZE_TAP, 1,
+            weight_pointer, plane_pointer, feat_dim, padded_feat_dim, 1, weight_feat_stride,
+            plane_stride, store, PLANES, BLOCK_SIZE_FEAT * BLOCK_SIZE_TAP, 1,
         )  # fmt: skip
     else:
         norm = prepare_row(
-            weight_pointer, plane_pointer, feat_dim, padded_feat_dim, tap_dim, plane_stride, store,
-            PLANES, BLOCK_SIZE_FEAT, BLOCK_SIZE_TAP,
+            weight_pointer, plane_pointer, feat_dim, padded_feat_dim, tap_dim, weight_feat_stride,
+            plane_stride, store, PLANES, BLOCK_SIZE_FEAT, BLOCK_SIZE_TAP,
         )  # fmt: skip
     numerator = tl.where(spherical != 0, 1.0, norm)
     tl.store(column_term_pointer + row, numerator * norm_scale + term_floor)

@@ -1,7 +1,7 @@
 """Preparation of weights for the kernels: planes, norms, bias, α and ε. It is done once per weight.
 
-This module, `weight_cache`, `dense.weights` and `conv.weights` do not import Triton, because
-engines are also built on machines without it.
+This module, `weight_cache` and the weights.py of every op do not import Triton, because engines are
+also built on machines without it.
 """
 
 import math

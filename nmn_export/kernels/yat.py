@@ -58,10 +58,29 @@ def yat(
         y = tl.minimum(y, BFLOAT16_MAX, propagate_nan=tl.PropagateNan.ALL)
     if NEGATIVE:
         y = -y
+    return cast(y, dtype)
+
+
+@triton.jit
+def saturate(y, dtype: tl.constexpr):
+    """Cast float32 to `dtype`. NaN is preserved.
+
+    Values too large for a half precision become its largest finite value.
+    """
+    if dtype == tl.float16:
+        y = tl.clamp(y, -FLOAT16_MAX, FLOAT16_MAX, propagate_nan=tl.PropagateNan.ALL)
     if dtype == tl.bfloat16:
-        return round_to_bfloat16(y)
+        y = tl.clamp(y, -BFLOAT16_MAX, BFLOAT16_MAX, propagate_nan=tl.PropagateNan.ALL)
+    return cast(y, dtype)
+
+
+@triton.jit
+def cast(x, dtype: tl.constexpr):
+    """Round float32 to `dtype`."""
+    if dtype == tl.bfloat16:
+        return round_to_bfloat16(x)
     else:
-        return y.to(dtype)
+        return x.to(dtype)
 
 
 @triton.jit
@@ -106,6 +125,25 @@ def product(x, weight, dot, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def split(x, PLANES: tl.constexpr):
+    """Return three tensors, of which the first `PLANES` add up to `x`, the others repeat one.
+
+    If `PLANES` is 1, the first is `x` itself. Otherwise they are bfloat16: rounding to the nearest,
+    then the same of what is left.
+    """
+    if PLANES == 1:
+        return x, x, x
+    else:
+        high = round_to_bfloat16(x)
+        rest = x - high.to(tl.float32)
+        middle = round_to_bfloat16(rest)
+        low = middle
+        if PLANES == 3:
+            low = round_to_bfloat16(rest - middle.to(tl.float32))
+        return high, middle, low
+
+
+@triton.jit
 def split_product(x, high, middle, low, dot, PLANES: tl.constexpr, PRECISION: tl.constexpr):
     """Return `dot` + x · (high + middle + low). `x` is split like the weight; small terms first.
 
@@ -123,11 +161,8 @@ def split_product(x, high, middle, low, dot, PLANES: tl.constexpr, PRECISION: tl
             x = truncate_to_tf32(x)
         return product(x, high, dot, PRECISION)
     else:
-        x_high = round_to_bfloat16(x)
-        rest = x - x_high.to(tl.float32)
-        x_middle = round_to_bfloat16(rest)
+        x_high, x_middle, x_low = split(x, PLANES)
         if PLANES == 3:
-            x_low = round_to_bfloat16(rest - x_middle.to(tl.float32))
             dot = product(x_low, high, dot, PRECISION)
             dot = product(x_middle, middle, dot, PRECISION)
             dot = product(x_high, low, dot, PRECISION)

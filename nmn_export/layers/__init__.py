@@ -17,6 +17,24 @@ from nmn_export.layers.conv_transpose import (
 )
 from nmn_export.layers.dense import YatDense
 from nmn_export.layers.embed import YatEmbed
+from nmn_export.layers.feature_maps import MaclaurinFeatures, RadialFeatures, SlayFeatures
+from nmn_export.layers.linear_attention import (
+    LinearYatAttention,
+    linear_attention_readout,
+    maclaurin_features,
+    maclaurin_yat_attention,
+    radial_features,
+    radial_yat_attention,
+)
+from nmn_export.layers.projections import (
+    create_maclaurin_projection,
+    create_radial_projection,
+    create_slay_projection,
+    maclaurin_coeffs,
+)
+from nmn_export.layers.rotary import RotaryYatAttention
+from nmn_export.layers.rotary_heads import RotaryState
+from nmn_export.layers.rotary_step import RotaryStep
 
 YatNMN = NMNLayer = YatDense
 YatConv1D, YatConv2D, YatConv3D = YatConv1d, YatConv2d, YatConv3d
@@ -25,8 +43,15 @@ YatConvTranspose2D = YatConvTranspose2d
 YatConvTranspose3D = YatConvTranspose3d
 
 __all__ = [
+    "LinearYatAttention",
+    "MaclaurinFeatures",
     "MultiHeadYatAttention",
     "NMNLayer",
+    "RadialFeatures",
+    "RotaryState",
+    "RotaryStep",
+    "RotaryYatAttention",
+    "SlayFeatures",
     "YatConv",
     "YatConv1D",
     "YatConv1d",
@@ -45,7 +70,16 @@ __all__ = [
     "YatEmbed",
     "YatLayer",
     "YatNMN",
+    "create_maclaurin_projection",
+    "create_radial_projection",
+    "create_slay_projection",
+    "linear_attention_readout",
+    "maclaurin_coeffs",
+    "maclaurin_features",
+    "maclaurin_yat_attention",
     "normalize_qk",
+    "radial_features",
+    "radial_yat_attention",
     "yat_attention",
     "yat_attention_normalized",
     "yat_attention_weights",

@@ -179,7 +179,7 @@ def attend(
     is_causal: bool,
     spherical: bool,
     power: float = 0.0,
-    guard: float = SOFTERMAX_GUARD,
+    guard: Scalar = SOFTERMAX_GUARD,
     *,
     dropout: float = 0.0,
 ) -> Tensor:

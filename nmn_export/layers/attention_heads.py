@@ -111,7 +111,7 @@ class AttentionHeads(nn.Module):
         projected: Tensor = self.out_proj(y)
         # In self-attention, a causal mask alone hides no query's own key.
         visible = visible_keys(added, self.is_causal and not (is_self and added is None), shape)
-        return projected if visible is None else projected.where(_any_head(visible), 0)
+        return projected if visible is None else projected.where(any_head(visible), 0)
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         """Reshape [B, L, heads · D] to [B, heads, L, D]."""
@@ -149,7 +149,7 @@ def _normalized(x: Tensor) -> Tensor:
     return F.normalize(wide, dim=-1, eps=SMALLEST_NORM).to(x.dtype)
 
 
-def _any_head(visible: Tensor) -> Tensor:
+def any_head(visible: Tensor) -> Tensor:
     """Return which queries see a key in some head, [B, Lq, 1], from booleans over the scores."""
     # With the axis -1, ONNX Runtime does not reduce an empty batch.
     visible = visible.any(visible.ndim - 1, keepdim=True)

@@ -30,12 +30,7 @@ def added_to_scores(
         OptionError: A mask does not broadcast to `shape`, or a mask of numbers looks like one that
             is added.
     """
-    sees: Tensor | None = None
-    if mask is not None:
-        sees = _four_axes("mask", mask, shape)
-        if sees.is_floating_point():
-            _refuse_additive(sees)
-        sees = sees.bool()
+    sees = None if mask is None else boolean_mask(mask, shape)
     if key_lengths is not None:
         lengths = _lengths(key_lengths, shape[0])
         exists = torch.arange(shape[3], device=lengths.device) < lengths
@@ -54,6 +49,22 @@ def added_to_scores(
     least = max(torch.finfo(dtype).min, torch.finfo(added.dtype).min)
     added = added.masked_fill(added.isfinite() & (added < least), least).to(dtype)
     return added if sees is None else added.masked_fill(~sees, float("-inf"))
+
+
+def boolean_mask(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
+    """Return which keys a query attends to, as booleans with four axes.
+
+    Args:
+        mask: As in `added_to_scores`.
+        shape: [B, H, Lq, Lk] of the scores.
+
+    Raises:
+        OptionError: As in `added_to_scores`.
+    """
+    sees = _four_axes("mask", mask, shape)
+    if sees.is_floating_point():
+        _refuse_additive(sees)
+    return sees.bool()
 
 
 def visible_keys(

@@ -124,6 +124,8 @@ class YatConv(SpatialLayer):
     def forward(self, input: Tensor, deterministic: bool | None = None) -> Tensor:
         """Map [B, C, *S] to [B, O, *S'], in the dtype of the layer or else of the input.
 
+        One image [C, *S] is mapped to [O, *S'], as in PyTorch's own convolutions.
+
         Args:
             input: Tensor of any floating dtype. Its name is that of PyTorch's own convolutions.
             deterministic: Whether to keep all weights, even in training. Weights are always kept in
@@ -132,6 +134,8 @@ class YatConv(SpatialLayer):
         Raises:
             NmnExportError: The input has another rank or channel count, or is not floating-point.
         """
+        if input.ndim == self.rank + 1:
+            return self.forward(input.unsqueeze(0), deterministic).squeeze(0)
         x = self._check_input(input, self.rank + 2, 1, self.in_channels)
         drop = self.training if deterministic is None else not deterministic
         padder, pads = self._padding()

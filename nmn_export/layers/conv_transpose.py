@@ -133,6 +133,8 @@ class YatConvTranspose(SpatialLayer):
     ) -> Tensor:
         """Map [B, C, *S] to [B, O, *S'], in the dtype of the layer or else of the input.
 
+        One image [C, *S] is mapped to [O, *S'], as in PyTorch's own convolutions.
+
         Args:
             input: Tensor of any floating dtype. Its name is that of PyTorch's own convolutions.
             output_size: S', perhaps after B and O. It replaces `output_padding`, because a stride
@@ -144,6 +146,8 @@ class YatConvTranspose(SpatialLayer):
             NmnExportError: The input has another rank or channel count, or is not floating-point.
             OptionError: The stride does not lead to this output size.
         """
+        if input.ndim == self.rank + 1:
+            return self.forward(input.unsqueeze(0), output_size, deterministic).squeeze(0)
         x = self._check_input(input, self.rank + 2, 1, self.in_channels)
         drop = self.training if deterministic is None else not deterministic
         output_padding = self.output_padding

@@ -1,6 +1,5 @@
 """ⵟ layers as inference needs them: whatever depends only on parameters is computed once."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,10 @@ from nmn_export.layers.output_size import output_padding_for
 
 
 def copy_hooks(source: nn.Module, target: nn.Module) -> None:
-    """Let a module that replaces another one have its forward hooks."""
+    """Let a module that replaces another one have its forward hooks, after those it has itself."""
     for name, hooks in vars(source).items():
         if name.startswith("_forward_"):
-            setattr(target, name, copy.copy(hooks))
+            getattr(target, name).update(hooks)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,8 @@ class FoldedYatConv(FoldedYat):
 
     def forward(self, input: Tensor, deterministic: bool | None = None) -> Tensor:
         """Map the input of the layer to its output. `deterministic` has no effect in inference."""
-        del deterministic
+        if input.ndim == self.weight.ndim - 1:
+            return self.forward(input.unsqueeze(0), deterministic).squeeze(0)
         return self.product(input if self.padder is None else self.padder(input))
 
     def product(self, x: Tensor) -> Tensor:
@@ -169,7 +169,8 @@ class FoldedYatConvTranspose(FoldedYat):
         deterministic: bool | None = None,
     ) -> Tensor:
         """Map the input of the layer to its output. `deterministic` has no effect in inference."""
-        del deterministic
+        if input.ndim == self.weight.ndim - 1:
+            return self.forward(input.unsqueeze(0), output_size, deterministic).squeeze(0)
         if output_size is None:
             return self.product(input)
         kernel = self.weight.shape[2:]

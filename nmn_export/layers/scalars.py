@@ -90,7 +90,9 @@ class YatScalars(Foldable):
 
     def effective_epsilon(self) -> Scalar:
         """Return ε as a number, or as a tensor of one element if it is learned."""
-        return self.epsilon if self.epsilon_param is None else F.softplus(self.epsilon_param)
+        raw = self.epsilon_param
+        # Releases of nmn before 0.3.3 store it in half precision, but do not round ε to it.
+        return self.epsilon if raw is None else F.softplus(raw.to(compute_dtype(raw.dtype)))
 
     def _yat(
         self,

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nmn_export.ops.autograd import register_autograd
 from nmn_export.ops.spec import OpSpec
-from nmn_export.ops.yat import Scalar, compute_dtype, saturate, yat
+from nmn_export.ops.yat import Scalar, cast, compute_dtype, saturate, yat
 
 
 def yat_attention(
@@ -18,7 +18,7 @@ def yat_attention(
     is_causal: bool = False,
     spherical: bool = False,
     power: float = 0.0,
-    guard: float = 1e-12,
+    guard: Scalar = 1e-12,
 ) -> Tensor:
     """Return weights · v, differentiable in every tensor.
 
@@ -56,11 +56,11 @@ def yat_attention_weights(
     is_causal: bool = False,
     spherical: bool = False,
     power: float = 0.0,
-    guard: float = 1e-12,
+    guard: Scalar = 1e-12,
 ) -> Tensor:
     """Return the weights of `yat_attention`, [B, H, Lq, Lk]: float32 for half-precision queries."""
     wide = compute_dtype(q.dtype)
-    q, k = q.to(wide), _per_head(k.to(q.dtype).to(wide), q)
+    q, k = cast(q, wide), _per_head(cast(cast(k, q.dtype), wide), q)
     if spherical:
         q, k = (t / (t.square().sum(-1, keepdim=True) + epsilon).sqrt() for t in (q, k))
     dot = q @ k.mT
@@ -75,7 +75,7 @@ def yat_attention_weights(
 
 def weighted_values(weights: Tensor, v: Tensor, dtype: torch.dtype) -> Tensor:
     """Return weights [B, H, Lq, Lk] times values [B, G, Lk, E], saturated, in `dtype`."""
-    return saturate(weights @ _per_head(v.to(dtype).to(weights.dtype), weights), dtype)
+    return saturate(weights @ _per_head(cast(cast(v, dtype), weights.dtype), weights), dtype)
 
 
 def _per_head(t: Tensor, other: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def _per_head(t: Tensor, other: Tensor) -> Tensor:
 
 
 def _weights(
-    scores: Tensor, mask: Tensor | None, is_causal: bool, power: float, guard: float
+    scores: Tensor, mask: Tensor | None, is_causal: bool, power: float, guard: Scalar
 ) -> Tensor:
     """Return the weights of the values, from scores [B, H, Lq, Lk]."""
     if mask is not None:

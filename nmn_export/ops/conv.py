@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nmn_export.ops.autograd import register_autograd
 from nmn_export.ops.spec import OpSpec
-from nmn_export.ops.yat import Scalar, compute_dtype, saturate, yat
+from nmn_export.ops.yat import Scalar, cast, compute_dtype, saturate, yat
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -44,9 +44,9 @@ def yat_conv(
         [B, O, *S'] in the dtype of `x`.
     """
     wide = compute_dtype(x.dtype)
-    w = weight.to(x.dtype).to(wide)
+    w = cast(cast(weight, x.dtype), wide)
     rank = w.ndim - 2
-    x_wide, padding = x.to(wide), tuple(pads[:rank])
+    x_wide, padding = cast(x, wide), tuple(pads[:rank])
     if padding != tuple(pads[rank:]):  # PyTorch pads both ends equally
         x_wide, padding = F.pad(x_wide, torch_padding(pads)), (0,) * rank
     convolve = _CONVOLUTIONS[rank]
@@ -61,7 +61,7 @@ def yat_conv(
 
     per_channel = (-1, *[1] * rank)
     w_sq = w.square().flatten(1).sum(1).reshape(per_channel)
-    numerator = dot if bias is None else dot + bias.to(x.dtype).to(wide).reshape(per_channel)
+    numerator = dot if bias is None else dot + cast(cast(bias, x.dtype), wide).reshape(per_channel)
     return saturate(yat(numerator, dot, patch_sq, w_sq, epsilon, alpha), x.dtype)
 
 
@@ -106,8 +106,10 @@ def _patches(
     dilations: Sequence[int],
     group: int,
 ) -> tuple[Tensor, list[int]]:
-    """Return patches as [group, B·S', C/group·K], and S'."""
-    x = F.pad(x, torch_padding(pads))
+    """Return patches as [group, B·S', C/group·K], and S'. Negative pads crop."""
+    # A crop may be larger than the image, but not than the image with its zeros.
+    x = F.pad(x, [max(p, 0) for p in torch_padding(pads)])
+    x = F.pad(x, [min(p, 0) for p in torch_padding(pads)])
     x = x.reshape(x.shape[0], group, x.shape[1] // group, *x.shape[2:])  # [B, g, C/g, *S]
     for axis, (k, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
         x = x.unfold(3 + axis, (k - 1) * dilation + 1, stride)[..., ::dilation]

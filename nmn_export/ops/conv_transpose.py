@@ -13,7 +13,7 @@ from torch import Tensor
 from nmn_export.ops.autograd import register_autograd
 from nmn_export.ops.conv import exact_yat_conv, in_layout_of, torch_padding
 from nmn_export.ops.spec import OpSpec
-from nmn_export.ops.yat import Scalar, compute_dtype, saturate, yat
+from nmn_export.ops.yat import Scalar, cast, compute_dtype, saturate, yat
 
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -51,8 +51,8 @@ def yat_conv_transpose(
         of the pixels which reach the output.
     """
     wide = compute_dtype(x.dtype)
-    w = weight.to(x.dtype).to(wide)
-    x_wide = x.to(wide)
+    w = cast(cast(weight, x.dtype), wide)
+    x_wide = cast(x, wide)
     geometry = (strides, pads, dilations, output_padding, group)
     dot = _transposed(x_wide, w, *geometry)
     patch_sq = _transposed(x_wide.square(), torch.ones_like(w[:, :1]), *geometry)
@@ -62,7 +62,7 @@ def yat_conv_transpose(
     per_channel = (-1, *[1] * (w.ndim - 2))
     by_group = w.square().reshape(group, w.shape[0] // group, w.shape[1], -1)
     w_sq = by_group.sum((1, 3)).reshape(per_channel)
-    numerator = dot if bias is None else dot + bias.to(x.dtype).to(wide).reshape(per_channel)
+    numerator = dot if bias is None else dot + cast(cast(bias, x.dtype), wide).reshape(per_channel)
     return saturate(yat(numerator, dot, patch_sq, w_sq, epsilon, alpha), x.dtype)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nmn_export.ops.autograd import register_autograd
 from nmn_export.ops.spec import OpSpec
-from nmn_export.ops.yat import Scalar, compute_dtype, saturate, unit_rows, yat
+from nmn_export.ops.yat import Scalar, cast, compute_dtype, saturate, unit_rows, yat
 
 
 def yat_dense(
@@ -32,8 +32,8 @@ def yat_dense(
         [..., N] in the dtype of `x`.
     """
     wide = compute_dtype(x.dtype)
-    x_wide, w = x.to(wide), weight.to(x.dtype).to(wide)
-    b = None if bias is None else bias.to(x.dtype).to(wide)
+    x_wide, w = cast(x, wide), cast(cast(weight, x.dtype), wide)
+    b = None if bias is None else cast(cast(bias, x.dtype), wide)
     if spherical:
         x_wide, w = unit_rows(x_wide), unit_rows(w)
     dot = numerator = x_wide @ w.t()

@@ -3,6 +3,8 @@
 y = α (s + b)² / (max(‖x‖² + ‖w‖² − 2s, 0) + ε),    s = ⟨x, w⟩
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,12 +38,45 @@ def yat(
         alpha: α, a plain multiplier.
     """
     distance = (x_sq + w_sq - 2 * dot).clamp_min(0)
+    alpha = cast(alpha, dot.dtype) if isinstance(alpha, Tensor) else alpha
     return numerator.square() / (distance + epsilon) * alpha
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype to accumulate in: float32 for float16 and bfloat16, else `dtype`."""
     return torch.float32 if dtype in HALF_PRECISIONS else dtype
+
+
+class _Widen(torch.autograd.Function):
+    """Casts a half precision to a wider dtype. The gradient saturates on its way back."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, dtype: torch.dtype) -> Tensor:
+        return x.to(dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, torch.dtype], output: Tensor) -> None:
+        del output
+        ctx.narrow, ctx.wide = inputs[0].dtype, inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return saturate(gradients[0], ctx.narrow), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        tangent: Tensor = tangents[0]
+        return tangent.to(ctx.wide)
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast to `dtype`. The gradient of a half precision saturates instead of becoming infinite."""
+    if x.dtype in HALF_PRECISIONS and dtype not in HALF_PRECISIONS:
+        widened: Tensor = _Widen.apply(x, dtype)  # type: ignore[no-untyped-call]
+        return widened
+    return x.to(dtype)
 
 
 def saturate(y: Tensor, dtype: torch.dtype) -> Tensor:

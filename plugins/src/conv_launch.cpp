@@ -1,4 +1,4 @@
-//! YatConv on a GPU: choice and launch of the kernels.
+//! YatConv on a GPU: choice and launch of the kernels, also for YatConvTranspose.
 
 #include "conv_problem.h"
 #include "log.h"
@@ -8,20 +8,6 @@
 
 namespace nmn::plugin
 {
-namespace
-{
-
-void setAxes(Arguments& arguments, std::array<TypedParameter<int32_t>, 3> const& parameters,
-    Axes const& axes)
-{
-    for (size_t i = 0; i < axes.size(); ++i)
-    {
-        arguments[parameters[i]] = static_cast<int32_t>(axes[i]);
-    }
-}
-
-} // namespace
-
 //! Addresses in the scratch memory of a layer.
 struct Conv::Scratch
 {
@@ -31,7 +17,7 @@ struct Conv::Scratch
 
     Scratch(Problem const& problem, IoDescription const& io, void const* const* inputs,
         Workspace& workspace)
-        : weights(io, problem.weight(), false, inputs, workspace)
+        : weights(io, problem.weight, false, inputs, workspace)
     {
         if (!io.channelsLast)
         {
@@ -57,7 +43,7 @@ Kernel const& Conv::choose(
 {
     Problem const problem(*this, io);
     // Large tiles if they fill the GPU, narrow ones for few filters, and long steps. plan_conv in
-    // nmn_export/kernels/conv/launch.py is similar, but chooses among more tiles.
+    // nmn_export/kernels/conv/images.py is similar, but chooses among more tiles.
     auto const rank = [&](Kernel const* kernel)
     {
         int32_t const n = kernel->constant("BLOCK_SIZE_N");
@@ -69,7 +55,7 @@ Kernel const& Conv::choose(
     };
     if (candidates.empty())
     {
-        throw refusal("there is no kernel of YatConv for an input of ", toString(io.x));
+        throw refusal("there is no kernel of ", mName, " for an input of ", toString(io.x()));
     }
     return **std::max_element(candidates.begin(), candidates.end(),
         [&](Kernel const* a, Kernel const* b) { return rank(a) < rank(b); });
@@ -79,7 +65,7 @@ Steps Conv::steps(Kernel const& /*main*/, IoDescription const& io) const
 {
     std::string const type = nameOf(io.type);
     Steps steps;
-    steps.weights = io.prepared ? "" : "prepare_weight_" + type;
+    steps.weights = io.prepared() ? "" : "prepare_weight_" + type;
     (io.channelsLast ? steps.norms : steps.pixels)
         = (io.channelsLast ? "row_norm_" : "pack_pixels_") + type;
     return steps;
@@ -108,7 +94,6 @@ void Conv::launchPixels(Loaded const& kernel, Problem const& problem, void const
     launch(*kernel.kernel, kernel.function, grid, arguments, stream);
 }
 
-//! Set the arguments that locate patches in the input and results in the output.
 void Conv::setGeometry(Arguments& arguments, Problem const& problem, bool isChannelsLast) const
 {
     using P = Parameter;
@@ -139,8 +124,8 @@ void Conv::enqueue(IoDescription const& io, LoadedSteps const& steps, int32_t /*
     }
     Workspace workspace(workspaceBase);
     Scratch const scratch(problem, io, inputs, workspace);
-    WeightShape const weight = problem.weight();
-    if (!io.prepared)
+    WeightShape const weight = problem.weight;
+    if (!io.prepared())
     {
         prepareWeights(steps.weights, io, weight, mScaling, false, inputs, scratch.weights, stream);
     }
@@ -165,7 +150,7 @@ void Conv::enqueue(IoDescription const& io, LoadedSteps const& steps, int32_t /*
     arguments[P::column_term_pointer] = scratch.weights.columnTerm;
     arguments[P::bias_pointer] = scratch.weights.columnBias;
     arguments[P::output_pointer] = output;
-    arguments[P::patch_dim] = static_cast<int32_t>(problem.patches());
+    arguments[P::patch_dim] = static_cast<int32_t>(problem.phasePatches());
     arguments[P::in_feat_dim] = static_cast<int32_t>(problem.features);
     arguments[P::out_feat_dim] = static_cast<int32_t>(problem.filters);
     setGeometry(arguments, problem, io.channelsLast);

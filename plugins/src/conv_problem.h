@@ -1,4 +1,4 @@
-//! Sizes of a YatConv layer.
+//! Sizes of a layer of YatConv or YatConvTranspose.
 #pragma once
 
 #include "conv.h"
@@ -23,6 +23,16 @@ inline int64_t volume(Axes const& axes)
     return std::accumulate(axes.begin(), axes.end(), int64_t{1}, multiply);
 }
 
+//! Set the parameters for depth, height and width.
+inline void setAxes(Arguments& arguments,
+    std::array<TypedParameter<int32_t>, kMOST_AXES> const& parameters, Axes const& axes)
+{
+    for (size_t i = 0; i < axes.size(); ++i)
+    {
+        arguments[parameters[i]] = static_cast<int32_t>(axes[i]);
+    }
+}
+
 //! Sizes of a layer.
 struct Conv::Problem
 {
@@ -33,18 +43,24 @@ struct Conv::Problem
     Axes size;
     Axes outSize;
     Axes kernel;
+    int64_t phases;
+    int64_t phaseSize; //!< Output pixels of the largest phase.
+    WeightShape weight;
 
     Problem(Conv const& conv, IoDescription const& io)
-        : batch(io.x.d[0]), group(conv.mGroup), features(io.x.d[1] / conv.mGroup),
-          filters(io.rows() / conv.mGroup), size{1, 1, 1}, outSize{1, 1, 1},
-          kernel(spread(conv.mKernelShape, conv.rank(), 1))
+        : batch(io.x().d[0]), group(conv.mGroup), features(io.x().d[1] / conv.mGroup),
+          filters(conv.rows(io) / conv.mGroup), size{1, 1, 1}, outSize{1, 1, 1},
+          kernel(spread(conv.mKernelShape, conv.rank(), 1)), phases(volume(conv.phases())),
+          phaseSize(1), weight{group * filters, features, volume(kernel), conv.featuresFirst()}
     {
         int32_t const first = kMOST_AXES - conv.rank();
         for (int32_t i = 0; i < conv.rank(); ++i)
         {
-            int64_t const lastStart = io.x.d[2 + i] + conv.slack(i);
-            size[first + i] = io.x.d[2 + i];
-            outSize[first + i] = lastStart < 0 ? 0 : lastStart / conv.mStrides[i] + 1;
+            SizeRule const rule = conv.sizeRule(i);
+            int64_t const last = io.x().d[2 + i] * rule.scale + rule.offset;
+            size[first + i] = io.x().d[2 + i];
+            outSize[first + i] = last < 0 ? 0 : last / rule.step + 1;
+            phaseSize = multiply(phaseSize, ceilDiv(outSize[first + i], conv.phases()[first + i]));
         }
     }
 
@@ -53,20 +69,22 @@ struct Conv::Problem
         return multiply(batch, volume(size));
     }
 
-    int64_t patches() const
+    //! Patches of a phase.
+    int64_t phasePatches() const
     {
-        return multiply(batch, volume(outSize));
+        return multiply(batch, phaseSize);
     }
 
-    WeightShape weight() const
+    //! Patches of all phases.
+    int64_t patches() const
     {
-        return {group * filters, features, volume(kernel)};
+        return multiply(phasePatches(), phases);
     }
 
     int64_t tiles(Kernel const& main) const
     {
-        return ceilDiv(patches(), main.constant("BLOCK_SIZE_M"))
-               * ceilDiv(filters, main.constant("BLOCK_SIZE_N"));
+        return ceilDiv(phasePatches(), main.constant("BLOCK_SIZE_M"))
+               * ceilDiv(filters, main.constant("BLOCK_SIZE_N")) * phases;
     }
 
     //! Whether the input and the output can be copied 16 bytes at a time.

@@ -34,7 +34,7 @@ void checkFeatures(int64_t features, int64_t stored, bool isPrepared)
 } // namespace
 
 Dense::Dense(Attributes const& attributes)
-    : YatOp(attributes), mScaling(attributes.number("epsilon"), attributes.number("alpha")),
+    : WeightedOp(attributes), mScaling(attributes.number("epsilon"), attributes.number("alpha")),
       mSpherical(attributes.integer("spherical") != 0)
 {
 }
@@ -60,9 +60,9 @@ nvinfer1::DimsExprs Dense::outputShape(nvinfer1::DimsExprs const& x,
     return y;
 }
 
-int32_t Dense::featureAxis(nvinfer1::Dims const& x) const
+int32_t Dense::featureAxis(int32_t nbAxes) const
 {
-    return x.nbDims - 1;
+    return nbAxes - 1;
 }
 
 bool Dense::wantsChannelsLast(IoDescription const& /*io*/) const
@@ -70,20 +70,16 @@ bool Dense::wantsChannelsLast(IoDescription const& /*io*/) const
     return false;
 }
 
-nvinfer1::TensorFormat Dense::channelsLastFormat(nvinfer1::DataType /*type*/) const
-{
-    return nvinfer1::TensorFormat::kLINEAR;
-}
-
 void Dense::check(IoDescription const& io) const
 {
-    checkRanks(io.x.nbDims, io.weight.nbDims, io.prepared);
-    checkFeatures(io.x.d[io.x.nbDims - 1], io.weight.d[io.weight.nbDims - 1], io.prepared);
+    checkRanks(io.x().nbDims, io.weight().nbDims, io.prepared());
+    checkFeatures(
+        io.x().d[io.x().nbDims - 1], io.weight().d[io.weight().nbDims - 1], io.prepared());
     DenseProblem const problem(io);
     if (problem.outputs < 1 || problem.features < 1)
     {
         throw refusal("YatDense takes a weight of at least one row and one feature; got ",
-            toString(io.weight));
+            toString(io.weight()));
     }
     checkReach("the input of YatDense", multiply(problem.batch, problem.features));
     checkReach("the output of YatDense", multiply(problem.batch, problem.outputs));

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "scaling.h"
+#include "weighted_op.h"
 #include "weights.h"
-#include "yat_op.h"
 
 namespace nmn::plugin
 {
@@ -12,7 +12,7 @@ namespace nmn::plugin
 //!
 //! The input is [..., K]. The weight is [N, K], or as planes [P, N, K'], K' being K padded to a
 //! multiple of 16. The output is [..., N].
-class Dense final : public YatOp
+class Dense final : public WeightedOp
 {
 public:
     static constexpr char const* kNAME = "YatDense";
@@ -20,11 +20,11 @@ public:
     explicit Dense(Attributes const& attributes);
 
     int32_t nbPreparedInputs() const override;
+    using WeightedOp::outputShape;
     nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const& x, nvinfer1::DimsExprs const& weight,
         bool prepared, nvinfer1::IExprBuilder& builder) const override;
-    int32_t featureAxis(nvinfer1::Dims const& x) const override;
+    int32_t featureAxis(int32_t nbAxes) const override;
     bool wantsChannelsLast(IoDescription const& io) const override;
-    nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType type) const override;
     void check(IoDescription const& io) const override;
     bool takes(Kernel const& kernel, IoDescription const& io) const override;
     Kernel const& choose(std::vector<Kernel const*> const& candidates, IoDescription const& io,

@@ -139,7 +139,7 @@ Kernel const& Dense::choose(
     };
     if (candidates.empty())
     {
-        throw refusal("there is no kernel of YatDense for an input of ", toString(io.x));
+        throw refusal("there is no kernel of YatDense for an input of ", toString(io.x()));
     }
     return **std::max_element(candidates.begin(), candidates.end(),
         [&](Kernel const* a, Kernel const* b) { return rank(a) < rank(b); });
@@ -149,7 +149,7 @@ Steps Dense::steps(Kernel const& main, IoDescription const& io) const
 {
     std::string const type = nameOf(io.type);
     Steps steps;
-    steps.weights = io.prepared ? "" : "prepare_weight_" + type;
+    steps.weights = io.prepared() ? "" : "prepare_weight_" + type;
     if (takesNorms(main))
     {
         bool const isAligned = DenseProblem(io).features % kALIGNMENT == 0;
@@ -180,7 +180,7 @@ void Dense::enqueue(IoDescription const& io, LoadedSteps const& steps, int32_t p
     Workspace workspace(workspaceBase);
     Scratch const scratch(kernel, io, mSpherical, parts > 1 ? tiles * parts : 0, inputs, workspace);
     WeightShape const weight = problem.weight();
-    if (!io.prepared)
+    if (!io.prepared())
     {
         prepareWeights(
             steps.weights, io, weight, mScaling, mSpherical, inputs, scratch.weights, stream);

@@ -16,7 +16,7 @@ struct DenseProblem
     int64_t outputs;
 
     explicit DenseProblem(IoDescription const& io)
-        : batch(product(io.x, 0, io.x.nbDims - 1)), features(io.x.d[io.x.nbDims - 1]),
+        : batch(product(io.x(), 0, io.x().nbDims - 1)), features(io.x().d[io.x().nbDims - 1]),
           outputs(io.rows())
     {
     }

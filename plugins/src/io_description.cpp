@@ -10,26 +10,27 @@ namespace nmn::plugin
 using nvinfer1::DataType;
 using nvinfer1::Dims;
 
-IoDescription::IoDescription(
-    nvinfer1::PluginTensorDesc const* inputs, int32_t nbInputs, Dims const& x_, Dims const& weight_)
-    : type(inputs[kX].type), channelsLast(inputs[kX].format != nvinfer1::TensorFormat::kLINEAR),
-      prepared(nbInputs > kNB_RAW_INPUTS), x(x_), weight(weight_)
+IoDescription::IoDescription(nvinfer1::PluginTensorDesc const* inputs_, int32_t nbInputs)
+    : type(inputs_[0].type), channelsLast(inputs_[0].format != nvinfer1::TensorFormat::kLINEAR)
 {
+    std::transform(inputs_, inputs_ + nbInputs, std::back_inserter(inputs),
+        [](nvinfer1::PluginTensorDesc const& input) { return input.dims; });
 }
 
 bool IoDescription::operator==(IoDescription const& other) const
 {
     auto const same = [](Dims const& a, Dims const& b)
     { return a.nbDims == b.nbDims && std::equal(a.d, a.d + a.nbDims, b.d); };
-    return type == other.type && channelsLast == other.channelsLast && prepared == other.prepared
-           && same(x, other.x) && same(weight, other.weight);
+    return type == other.type && channelsLast == other.channelsLast
+           && std::equal(
+               inputs.begin(), inputs.end(), other.inputs.begin(), other.inputs.end(), same);
 }
 
 int32_t IoDescription::planes() const
 {
-    if (prepared)
+    if (prepared())
     {
-        return static_cast<int32_t>(weight.d[0]);
+        return static_cast<int32_t>(weight().d[0]);
     }
     return type == DataType::kFLOAT ? 3 : 1;
 }

@@ -49,6 +49,7 @@ struct Kernel
     uint32_t threads;           //!< Per program.
     uint32_t sharedBytes;       //!< Dynamic shared memory per program.
     std::vector<size_t> parameters; //!< Indices of its run-time parameters, in order.
+    std::vector<size_t> multiples;  //!< Indices of those that must be multiples of 16.
     std::vector<Constant> constants;
     std::vector<TileShape> tiles; //!< Tiles of its tensor descriptors, which come first.
 
@@ -59,6 +60,12 @@ struct Kernel
     template <typename Value> bool takes(TypedParameter<Value> parameter) const
     {
         return std::find(parameters.begin(), parameters.end(), parameter.index) != parameters.end();
+    }
+
+    //! Whether a run-time parameter must be a multiple of 16.
+    template <typename Value> bool needsMultiple(TypedParameter<Value> parameter) const
+    {
+        return std::find(multiples.begin(), multiples.end(), parameter.index) != multiples.end();
     }
 };
 

@@ -18,7 +18,7 @@ Weights::Weights(IoDescription const& io, WeightShape const& shape, bool spheric
     void const* const* inputs, Workspace& workspace)
     : planes(nullptr), columnTerm(nullptr), columnScale(nullptr), columnBias(nullptr)
 {
-    if (io.prepared)
+    if (io.prepared())
     {
         if (inputs != nullptr)
         {
@@ -44,7 +44,7 @@ Weights::Weights(IoDescription const& io, WeightShape const& shape, bool spheric
 
 bool usesInPlace(IoDescription const& io, WeightShape const& shape)
 {
-    return io.type != nvinfer1::DataType::kFLOAT && shape.taps == 1
+    return io.type != nvinfer1::DataType::kFLOAT && shape.taps == 1 && shape.groups == 0
            && shape.features % kALIGNMENT == 0;
 }
 
@@ -63,6 +63,13 @@ void prepareWeights(Loaded const& kernel, IoDescription const& io, WeightShape c
     arguments[Parameter::feat_dim] = narrow(shape.features);
     arguments[Parameter::padded_feat_dim] = narrow(align(shape.features));
     arguments[Parameter::tap_dim] = narrow(shape.taps);
+    bool const featuresFirst = shape.groups > 0;
+    int64_t const groupRows = featuresFirst ? shape.rows / shape.groups : shape.rows;
+    arguments[Parameter::group_row_dim] = narrow(groupRows);
+    arguments[Parameter::weight_row_stride]
+        = narrow(featuresFirst ? shape.taps : shape.features * shape.taps);
+    arguments[Parameter::weight_feat_stride]
+        = narrow(featuresFirst ? groupRows * shape.taps : shape.taps);
     arguments[Parameter::plane_stride] = narrow(shape.planeStride());
     arguments[Parameter::norm_scale] = scaling.normScale;
     arguments[Parameter::term_floor] = scaling.termFloor;

@@ -15,6 +15,9 @@ struct WeightShape
     int64_t rows;     //!< Prototypes or filters.
     int64_t features; //!< Per tap.
     int64_t taps;     //!< 1 for a matrix.
+    //! Groups, if a raw weight is [groups, features, rows / groups, taps]; 0 if it is
+    //! [rows, features, taps].
+    int64_t groups{0};
 
     //! Elements from one row of a plane to the next.
     int64_t rowStride() const
@@ -42,7 +45,8 @@ struct Weights
         void const* const* inputs, Workspace& workspace);
 };
 
-//! Whether a raw weight needs no planes: it is 16-bit, has one tap, and its rows are aligned.
+//! Whether a raw weight needs no planes: it is 16-bit, has one tap, and its rows are contiguous and
+//! aligned.
 bool usesInPlace(IoDescription const& io, WeightShape const& shape);
 
 //! Launch the preparation of raw weights.

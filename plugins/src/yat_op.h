@@ -47,25 +47,36 @@ public:
         return mAttributes;
     }
 
-    //! Number of inputs in the prepared form.
-    virtual int32_t nbPreparedInputs() const = 0;
+    //! Check the number of inputs.
+    virtual void checkNbInputs(int32_t nbInputs) const = 0;
+
+    //! Return the required type of an input, given that of the first.
+    virtual nvinfer1::DataType inputType(
+        int32_t input, nvinfer1::DataType first, int32_t nbInputs) const = 0;
 
     //! Sizes of the output.
-    virtual nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const& x,
-        nvinfer1::DimsExprs const& weight, bool prepared, nvinfer1::IExprBuilder& builder) const
-        = 0;
+    virtual nvinfer1::DimsExprs outputShape(nvinfer1::DimsExprs const* inputs, int32_t nbInputs,
+        nvinfer1::IExprBuilder& builder) const = 0;
 
-    //! The axis of the input whose size is determined by the weight.
-    virtual int32_t featureAxis(nvinfer1::Dims const& x) const = 0;
+    //! Whether the size of an input along an axis may vary within a profile.
+    virtual bool mayVary(int32_t input, int32_t axis, int32_t nbAxes) const = 0;
 
-    //! Whether the input and the output must be channels last; otherwise they must be linear.
-    virtual bool wantsChannelsLast(IoDescription const& io) const = 0;
+    //! The channels-last format of the first input and the output, or the linear one if there is
+    //! none. The other inputs are linear.
+    virtual nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType /*type*/) const
+    {
+        return nvinfer1::TensorFormat::kLINEAR;
+    }
 
-    //! The channels-last format of the op, or the linear one if it has none.
-    virtual nvinfer1::TensorFormat channelsLastFormat(nvinfer1::DataType type) const = 0;
+    //! Whether the op takes the input `position` in this format. Of the later inputs only the sizes
+    //! are known.
+    virtual bool suits(IoDescription const& /*io*/, int32_t /*position*/) const
+    {
+        return true;
+    }
 
     //! Check the sizes of a layer.
-    virtual void check(IoDescription const& io) const = 0;
+    virtual void checkSizes(IoDescription const& io) const = 0;
 
     //! Whether a kernel of the op supports a layer of these types and sizes, and smaller ones.
     virtual bool takes(Kernel const& kernel, IoDescription const& io) const = 0;

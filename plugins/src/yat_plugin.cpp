@@ -105,9 +105,8 @@ int32_t YatPlugin::onShapeChange(PluginTensorDesc const* in, int32_t nbInputs,
     return guarded(mName, kFAILURE,
         [&]
         {
-            checkNbInputs(nbInputs);
-            auto io = std::make_unique<IoDescription const>(
-                in, nbInputs, in[kX].dims, in[kWEIGHT].dims);
+            mOp->checkNbInputs(nbInputs);
+            auto io = std::make_unique<IoDescription const>(in, nbInputs);
             // TensorRT also calls this if only an address has changed.
             if (mIo && *mIo == *io && mNotLoaded.empty())
             {
@@ -115,7 +114,7 @@ int32_t YatPlugin::onShapeChange(PluginTensorDesc const* in, int32_t nbInputs,
             }
             mIo.reset();
             mNotLoaded = "no supported shapes were set";
-            checkIo(*io, in, nbInputs);
+            mOp->checkSizes(*io);
             mIo = std::move(io);
             load();
             return kSUCCESS;
@@ -143,7 +142,7 @@ void YatPlugin::load()
         mSteps.norms = load(steps.norms);
         if (!mOp->takes(*mSteps.main.kernel, *mIo))
         {
-            throw refusal("kernel ", main.name, " does not take an input of ", toString(mIo->x));
+            throw refusal("kernel ", main.name, " does not take an input of ", toString(mIo->x()));
         }
         mNotLoaded.clear();
     }

@@ -73,9 +73,6 @@ public:
     nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override;
 
 private:
-    void checkNbInputs(int32_t nbInputs) const;
-    void checkIo(
-        IoDescription const& io, nvinfer1::PluginTensorDesc const* inputs, int32_t nbInputs) const;
     void load();
 
     char const* mName;

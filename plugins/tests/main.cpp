@@ -19,6 +19,7 @@ extern "C" __attribute__((visibility("default"))) int nmnPluginTest(
         if (cases == nullptr)
         {
             testContract(opened, report);
+            testAttention(opened, report);
             testRefusals(opened, report);
         }
         else

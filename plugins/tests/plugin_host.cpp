@@ -78,6 +78,8 @@ public:
         {
         case nvinfer1::DimensionOperation::kSUM:
             return constant(a + b);
+        case nvinfer1::DimensionOperation::kPROD:
+            return constant(a * b);
         case nvinfer1::DimensionOperation::kFLOOR_DIV:
             return constant(a / b);
         default:

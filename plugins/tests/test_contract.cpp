@@ -16,7 +16,7 @@ using nvinfer1::TensorRTPhase;
 
 void testCreators(Library& library, Report& report)
 {
-    for (char const* const op : {"YatDense", "YatConv"})
+    for (char const* const op : {"YatDense", "YatConv", "YatConvTranspose", "YatAttention"})
     {
         auto* const creator = library.creator(op);
         report.check(creator != nullptr, std::string("there is a creator of ") + op);
@@ -68,6 +68,19 @@ void testOutputSizes(Library& library, Report& report)
     Plugin line = create(library, "YatConv", convFields({5}, {1}, {2, 2}, {1}));
     report.equal(outputSizes(line, raw(DataType::kFLOAT, {3, 4, 11}, {6, 4, 5})), Sizes{3, 6, 11},
         "1-D convolution's output");
+    Plugin upsampling = create(library, "YatConvTranspose", convTransposeFields());
+    auto const half = DataType::kHALF;
+    report.equal(outputSizes(upsampling, rawTransposed(half, {-1, 16, 9, 10}, {16, 32, 4, 4})),
+        Sizes{-1, 32, 18, 20}, "transposed convolution's output");
+    report.equal(outputSizes(upsampling, rawTransposed(half, {2, 16, -1, -1}, {16, 32, 4, 4})),
+        Sizes{2, 32, -1, -1}, "transposed convolution's output, dynamic size");
+    report.equal(outputSizes(upsampling, {{half, {2, 16, 9, 10}}, {half, {1, 32, 256}},
+                                             {DataType::kFLOAT, {32}}, {DataType::kFLOAT, {32}}}),
+        Sizes{2, 32, 18, 20}, "transposed convolution's output, prepared");
+    Plugin padded = create(library, "YatConvTranspose",
+        convTransposeFields({3, 2}, {2, 3}, {0, 1, 1, 0}, {2, 1}, {1, 0}, 2));
+    report.equal(outputSizes(padded, rawTransposed(half, {2, 16, 5, 4}, {16, 8, 3, 2}, 2)),
+        Sizes{2, 16, 13, 10}, "output with padding and groups");
     report.check(library.logger().take().empty(), "no message so far");
 }
 
@@ -103,6 +116,15 @@ void testFormats(Library& library, Report& report)
     report.check(formatOf(line, raw(DataType::kHALF, {2, 16, 11}, {16, 16, 5}), {2, 16, 11})
                      == TensorFormat::kLINEAR,
         "lines");
+    Plugin upsampling = create(library, "YatConvTranspose", convTransposeFields());
+    auto const upsampled = [&](int64_t outputs)
+    {
+        return formatOf(upsampling,
+            rawTransposed(DataType::kHALF, {2, 16, 9, 10}, {16, outputs, 4, 4}),
+            {2, outputs, 18, 20});
+    };
+    report.check(upsampled(32) == TensorFormat::kHWC8, "upsampled float16 images");
+    report.check(upsampled(3) == TensorFormat::kLINEAR, "three channels of upsampled images");
     report.check(
         formatOf(dense, raw(DataType::kFLOAT, {2, 24}, {40, 24}), {2, 40}) == TensorFormat::kLINEAR,
         "matrices");
@@ -111,17 +133,6 @@ void testFormats(Library& library, Report& report)
     wrong.push_back(describe({{DataType::kINT32, {2, 40}}})[0]);
     report.check(!negotiate(dense, wrong), "no whole numbers");
     library.logger().take();
-}
-
-//! The tactic of a kernel: engines hold these numbers, so they must not change.
-int32_t tacticOf(std::string const& kernel)
-{
-    uint32_t number = 0x811C9DC5U;
-    for (unsigned char const byte : kernel)
-    {
-        number = (number ^ byte) * 0x01000193U;
-    }
-    return static_cast<int32_t>(number & 0x7FFFFFFFU);
 }
 
 void testTactics(Library& library, Report& report)
@@ -161,6 +172,15 @@ void testTactics(Library& library, Report& report)
         tacticsOf(conv, raw(DataType::kHALF, {2, 64, 9, 10}, {64, 64, 3, 3}), {2, 64, 5, 8}).size()
             > 3,
         "several kernels for images");
+    Plugin upsampling = create(library, "YatConvTranspose", convTransposeFields());
+    auto const phases = tacticsOf(upsampling,
+        rawTransposed(DataType::kHALF, {4, 256, 16, 16}, {256, 128, 4, 4}), {4, 128, 32, 32});
+    report.check(phases[0] == tacticOf("yat_conv_transpose_fp16_64x64x64"),
+        "first for few patches in four phases");
+    auto const more = tacticsOf(upsampling,
+        rawTransposed(DataType::kHALF, {32, 256, 16, 16}, {256, 128, 4, 4}), {32, 128, 32, 32});
+    report.check(more[0] == tacticOf("yat_conv_transpose_fp16_128x128x64"),
+        "first if the tiles of all phases fill the device");
     for (int32_t const tactic : even)
     {
         report.check(tactic > 0 && dense.runtime->setTactic(tactic) == 0, "a tactic can be set");
@@ -192,6 +212,12 @@ void testWorkspace(Library& library, Report& report)
     size_t const most
         = sizeOf(conv, raw(DataType::kHALF, {2, 3, 8, 8}, {16, 3, 1, 1}), {2, 16, 8, 8});
     report.check(most > least, "so do pixels that are not channels last");
+    Plugin upsampling
+        = create(library, "YatConvTranspose", convTransposeFields({1, 1}, {1, 1}, {0, 0, 0, 0}));
+    report.check(sizeOf(upsampling, rawTransposed(DataType::kHALF, {2, 16, 8, 8}, {16, 16, 1, 1}),
+                     {2, 16, 8, 8})
+                     == more + 16 * 16 * 2,
+        "transposed filters are not used in place");
     library.logger().take();
 }
 
@@ -213,6 +239,9 @@ void testSerialization(Library& library, Report& report)
     roundTrip("YatDense", denseFields(0.123456789F, -1.5F, 1));
     roundTrip("YatConv", convFields({3, 1, 2}, {1, 2, 3}, {0, 1, 2, 3, 4, 5}, {2, 1, 1}, 4));
 
+    roundTrip("YatConvTranspose",
+        convTransposeFields({3, 1, 2}, {1, 2, 3}, {0, 1, 2, 3, 4, 5}, {2, 1, 1}, {0, 1, 2}, 4));
+
     Fields other = denseFields();
     other.integers("layout", {2});
     report.check(
@@ -227,6 +256,16 @@ void testSerialization(Library& library, Report& report)
 }
 
 } // namespace
+
+int32_t tacticOf(std::string const& kernel)
+{
+    uint32_t number = 0x811C9DC5U;
+    for (unsigned char const byte : kernel)
+    {
+        number = (number ^ byte) * 0x01000193U;
+    }
+    return static_cast<int32_t>(number & 0x7FFFFFFFU);
+}
 
 void testContract(Library& library, Report& report)
 {

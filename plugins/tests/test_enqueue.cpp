@@ -2,6 +2,7 @@
 
 #include "case.h"
 #include "device.h"
+#include "samples.h"
 #include "tests.h"
 
 #include <algorithm>
@@ -108,6 +109,21 @@ void runTactic(Library& library, Device const& device, Case const& sample, Plugi
                                             + std::to_string(sample.high[wrong]) + "]");
 }
 
+//! Describe an engine for larger batches, too. The first `count` inputs share their batch, unless
+//! they are one number for all.
+void enlargeBatch(
+    std::vector<DynamicPluginTensorDesc>& profile, std::vector<Tensor> const& inputs, int32_t count)
+{
+    for (int32_t i = 0; i < count; ++i)
+    {
+        Sizes const& sizes = inputs[i].sizes;
+        if (sizes.size() > 1 && sizes[0] == inputs[0].sizes[0] && countOf(inputs[i]) != 1)
+        {
+            profile[i].max.d[0] *= 3;
+        }
+    }
+}
+
 void runCase(Library& library, Device const& device, Case const& sample, Report& report)
 {
     Plugin plugin = create(library, sample.op, sample.fields);
@@ -122,12 +138,8 @@ void runCase(Library& library, Device const& device, Case const& sample, Report&
     auto tensors = describe(all);
     auto const nbInputs = static_cast<int32_t>(sample.inputs.size());
     report.check(negotiate(plugin, tensors), sample.name + ": formats");
-    // An engine for larger batches, too.
     auto profile = tensors;
-    if (profile[0].max.nbDims > 1)
-    {
-        profile[0].max.d[0] *= 3;
-    }
+    enlargeBatch(profile, sample.inputs, sample.op == "YatAttention" ? nbInputs : 1);
     plugin.build->configurePlugin(profile.data(), nbInputs, &profile[nbInputs], 1);
     size_t const workspaceSize
         = plugin.build->getWorkspaceSize(profile.data(), nbInputs, &profile[nbInputs], 1);

@@ -29,6 +29,13 @@ void testBadSizes(Library& library, Report& report)
         conv, raw(DataType::kFLOAT, {2, 16, 9}, {32, 16, 3, 3}), "takes an input of [B, C, *S]");
     refuses(conv, raw(DataType::kFLOAT, {2, 16, 9, 2}, {32, 16, 3, 3}), "at least as large");
 
+    Plugin upsampling
+        = create(library, "YatConvTranspose", convTransposeFields({2, 2}, {1, 1}, {1, 1, 1, 1}));
+    refuses(upsampling, rawTransposed(DataType::kFLOAT, {2, 16, 9}, {16, 32, 2, 2}),
+        "YatConvTranspose over 2 axes takes an input of [B, C, *S]");
+    refuses(upsampling, rawTransposed(DataType::kFLOAT, {2, 16, 9, 1}, {16, 32, 2, 2}),
+        "YatConvTranspose takes an image at least as large");
+
     DataType const mixed[] = {DataType::kHALF, DataType::kFLOAT, DataType::kHALF};
     DataType output{};
     report.check(dense.build->getOutputDataTypes(&output, 1, mixed, 3) != 0, "mixed types");
@@ -85,6 +92,19 @@ void testBadCalls(Library& library, Report& report)
     Plugin padded
         = create(library, "YatConv", convFields({3, 3}, {far, far}, {far, far, far, far}, {1, 1}));
     refuses(padded, raw(half, {1, 16, 9, 10}, {32, 16, 3, 3}), "an axis of YatConv with its pads");
+    Plugin upsampling = create(library, "YatConvTranspose", convTransposeFields());
+    refuses(upsampling, rawTransposed(half, {2, 17, 9, 10}, {16, 32, 4, 4}),
+        "filters over those of one, of its kernel's shape");
+    refuses(
+        upsampling, rawTransposed(half, {2, 16, 9, 10}, {16, 32, 4, 3}), "of its kernel's shape");
+    refuses(upsampling, {{half, {2, 16, 9, 10}}, {half, {16, 32, 4, 4}}, {half, {16}}},
+        "each of the 32 rows");
+    refuses(upsampling, rawTransposed(half, {2, 16, 1 << 12, 1 << 13}, {16, 32, 4, 4}),
+        "the output of YatConvTranspose must be smaller than 2^31");
+    Plugin sparse = create(library, "YatConvTranspose",
+        convTransposeFields({1, 1}, {1 << 16, 1}, {0, 0, 0, 0}, {1 << 15, 1}));
+    refuses(sparse, rawTransposed(half, {1, 16, 1, 1}, {16, 32, 1, 1}),
+        "stride · dilation of YatConvTranspose must be smaller than 2^31");
 }
 
 void testBadFields(Library& library, Report& report)
@@ -120,6 +140,12 @@ void testBadFields(Library& library, Report& report)
     refuses("YatConv", convFields({3, 3}, {0, 1}), "strides and dilations of at least 1");
     refuses("YatConv", convFields({3, 3}, {1, 1}, {-1, 0, 0, 0}), "pads of at least 0");
     refuses("YatConv", convFields({3, 3}, {1, 1}, {0, 0, 0, 0}, {1, 1}, 0), "at least one group");
+    refuses("YatConvTranspose", convFields(), "field 'output_padding' is missing");
+    refuses("YatConvTranspose", convTransposeFields({4, 4}, {2}), "one to three axes");
+    refuses("YatConvTranspose", convTransposeFields({4, 4}, {2, 2}, {1, 1, 1, 1}, {1, 1}, {1}),
+        "got 1");
+    refuses("YatConvTranspose", convTransposeFields({4, 4}, {2, 2}, {1, 1, 1, 1}, {1, 1}, {0, -1}),
+        "an output padding of at least 0");
     auto* const creator = library.creator("YatDense");
     report.check(!creator->createPlugin("YatDense", nullptr, TensorRTPhase::kBUILD), "no fields");
     report.says(library, "got none");

@@ -45,6 +45,12 @@ struct Report
 //! Check the parts of the plugin interface that need no GPU.
 void testContract(Library& library, Report& report);
 
+//! Check the same of YatAttention, which has no weight, and its errors.
+void testAttention(Library& library, Report& report);
+
+//! The tactic of a kernel: engines hold these numbers, so they must not change.
+int32_t tacticOf(std::string const& kernel);
+
 //! Check the errors of invalid requests.
 void testRefusals(Library& library, Report& report);
 

@@ -1,9 +1,11 @@
-"""Both supported releases of `nmn`, imported one at a time."""
+"""All supported releases of `nmn`, imported one at a time."""
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import MagicMock
@@ -13,8 +15,27 @@ import torch
 
 REPOSITORY = Path(__file__).parents[2]
 
-RELEASES = {"0.2.24": REPOSITORY / ".venv" / "nmn-0.2.24", "0.3.5": None}
-"""Folder of each release; `None` for the installed package."""
+CURRENT = "0.3.5"
+"""The installed release."""
+
+
+def _listed_in_makefile(variable: str) -> list[str]:
+    lines = (REPOSITORY / "Makefile").read_text()
+    found = re.search(rf"^{variable} := (.+)$", lines, re.MULTILINE)
+    assert found, f"the Makefile has no {variable}"
+    return found[1].split()
+
+
+RELEASES = [*_listed_in_makefile("NMN_RELEASES"), CURRENT]
+
+EARLY_RELEASES = _listed_in_makefile("NMN_EARLY_RELEASES")
+
+
+def at_least(release: str, minimum: str) -> bool:
+    """Return whether a release is not earlier than another one."""
+    numbers, least = ([int(n) for n in r.split(".")] for r in (release, minimum))
+    return numbers >= least
+
 
 # Imports of upstream's training script that its network does not need.
 EXAMPLE_IMPORTS = (
@@ -52,9 +73,11 @@ def only_release(release: str) -> Iterator[ModuleType]:
         names = [name for name in sys.modules if name == "nmn" or name.startswith("nmn.")]
         return {name: sys.modules.pop(name) for name in names}
 
-    location = RELEASES[release]
-    if location is not None and not (location / "nmn").is_dir():
+    location = None if release == CURRENT else REPOSITORY / ".venv" / f"nmn-{release}"
+    if location is not None and not (location / f"nmn-{release}.dist-info").is_dir():
         pytest.fail(f"nmn {release} is missing at {location}; `make clean test` unpacks it there")
+    if location is None and metadata.version("nmn") != release:
+        pytest.fail(f"these tests need nmn {release}; got {metadata.version('nmn')}")
     before, path = take_out(), list(sys.path)
     if location is not None:
         sys.path.insert(0, str(location))
@@ -63,9 +86,9 @@ def only_release(release: str) -> Iterator[ModuleType]:
             module = importlib.import_module("nmn.torch")
         except ImportError as error:
             pytest.fail(f"nmn {release} cannot be imported ({error}); install the extra `nmn`")
-        found = sys.modules["nmn"].__version__
-        if found != release:
-            pytest.fail(f"these tests need nmn {release}; got {found}")
+        found = Path(sys.modules["nmn"].__file__ or "")
+        if location is not None and not found.is_relative_to(location):
+            pytest.fail(f"nmn {release} was imported from {found}")
         yield module
     finally:
         sys.path[:] = path
@@ -86,6 +109,13 @@ def one_thread() -> Iterator[None]:
 def release(request: pytest.FixtureRequest) -> str:
     version: str = request.param
     return version
+
+
+@pytest.fixture(scope="module", params=EARLY_RELEASES)
+def early_release(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Let `nmn` be an early release, whose layers are in various modules."""
+    with only_release(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="module")

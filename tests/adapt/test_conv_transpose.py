@@ -12,32 +12,30 @@ from torch import nn
 from nmn_export.adapt import adapt
 from nmn_export.layers import YatConvTranspose1d, YatConvTranspose2d, YatConvTranspose3d
 from tests.adapt.agreement import assert_same
+from tests.adapt.conftest import at_least
 from tests.adapt.test_nmn_torch import (
-    HALF_TOLERANCE,
     assert_equal_in_ours,
     draw_mask,
+    draw_options,
     drawn,
     far_from_weights,
-    shared_options,
+    half_tolerance,
     trained,
 )
 
 LAYERS = {1: YatConvTranspose1d, 2: YatConvTranspose2d, 3: YatConvTranspose3d}
 
-OF_OTHER_LAYERS = ("weight_normalized", "tie_kernel_bank")
 
-
-def options_of(data: st.DataObject, rank: int, release: str) -> dict[str, Any]:
+def options_of(data: st.DataObject, cls: type, rank: int, release: str) -> dict[str, Any]:
     """Draw options of a transposed convolution that do not contradict each other."""
 
     def per_axis(low: int, high: int) -> st.SearchStrategy[tuple[int, ...]]:
         return st.tuples(*[st.integers(low, high)] * rank)
 
     # Releases before 0.3.0 raise in the forward pass of grouped layers.
-    groups = 1 if release == "0.2.24" else data.draw(st.integers(1, 3))
+    groups = data.draw(st.integers(1, 3)) if at_least(release, "0.3.0") else 1
     stride, dilation = data.draw(per_axis(1, 3)), data.draw(per_axis(1, 2))
     limits = [max(s, d) - 1 for s, d in zip(stride, dilation, strict=True)]
-    shared = {k: v for k, v in shared_options(release).items() if k not in OF_OTHER_LAYERS}
     own = {
         "in_channels": st.integers(1, 4).map(lambda n: n * groups),
         "out_channels": st.integers(1, 3).map(lambda n: n * groups),
@@ -49,8 +47,7 @@ def options_of(data: st.DataObject, rank: int, release: str) -> dict[str, Any]:
         "use_dropconnect": st.booleans(),
         "drop_rate": st.sampled_from([0.0, 0.3]),
     }
-    chosen: dict[str, Any] = data.draw(st.fixed_dictionaries(shared | own))
-    return chosen | {"groups": groups, "stride": stride, "dilation": dilation}
+    return draw_options(data, cls, own) | {"groups": groups, "stride": stride, "dilation": dilation}
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -59,9 +56,9 @@ def options_of(data: st.DataObject, rank: int, release: str) -> dict[str, Any]:
 def test_conv_transpose(
     nmn_torch: ModuleType, release: str, rank: int, data: st.DataObject
 ) -> None:
-    options = options_of(data, rank, release)
-    torch.manual_seed(data.draw(st.integers(0, 2**16)))
     build = getattr(nmn_torch, f"YatConvTranspose{rank}D")
+    options = options_of(data, build, rank, release)
+    torch.manual_seed(data.draw(st.integers(0, 2**16)))
     theirs = build(**options, mask=draw_mask(data, build(**options).weight.shape))
     ours = adapt(trained(theirs))
     assert type(ours) is LAYERS[rank]
@@ -73,7 +70,7 @@ def test_conv_transpose(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision(nmn_torch: ModuleType, release: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    tolerance = HALF_TOLERANCE[release] * (8 if dtype == torch.bfloat16 else 1)
+    tolerance = half_tolerance(release, dtype)
     options = {"stride": 2, "dtype": dtype, "param_dtype": torch.float32}
     theirs = trained(nmn_torch.YatConvTranspose2D(3, 4, 3, **options))
     x = far_from_weights(2, 3, 4, 4)

@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_worker
+from benchmarks import gpu, gpu_layers, gpu_worker
+from benchmarks.gpu_attention_shapes import (
+    ATTENTION_SHAPES,
+    CHECKED_ATTENTION_SHAPES,
+    TINY_ATTENTION_SHAPES,
+)
 from benchmarks.gpu_queue import Candidate, Item, all_items, candidates
 from benchmarks.gpu_shapes import CHECKED_SHAPES, MODES, SHAPES, TINY_SHAPES, VALUABLE_SHAPES, Shape
 from benchmarks.gpu_subjects import Subject, near
 
 ROOT = Path(__file__).parents[2]
-DENSE, SMALL_DENSE, CONV = TINY_SHAPES
+DENSE, SMALL_DENSE, CONV, TRANSPOSED = TINY_SHAPES
 
 
 def test_dry_run_prints_the_table(
@@ -28,8 +33,8 @@ def test_dry_run_prints_the_table(
     printed = capsys.readouterr().out
     assert code == 0
     assert "records not kept" in printed
-    assert "in 3 of 3 checks the kernel agrees with float64 and repeats" in printed
-    for shape in TINY_SHAPES:
+    assert "in 6 of 6 checks the kernel agrees with float64 and repeats" in printed
+    for shape in (*TINY_SHAPES, *TINY_ATTENTION_SHAPES):
         assert re.search(rf"^{re.escape(shape.name)} .*×", printed, re.MULTILINE)
 
 
@@ -48,8 +53,8 @@ def test_contestants_compute_the_same(shape: Shape) -> None:
 
 def test_float32_is_computed_with_the_precision_of_the_mode() -> None:
     for mode in ("float32-bf16x3", "float32-bf16x6"):
-        for shape in (DENSE, CONV):
-            assert Subject(shape, mode, "cpu").prepared.precision == mode.split("-")[1]
+        for shape in (DENSE, CONV, TRANSPOSED):
+            assert Subject(shape, mode, "cpu").layer.prepared.precision == mode.split("-")[1]
 
 
 def test_names_are_distinct_and_have_targets() -> None:
@@ -64,10 +69,11 @@ def test_items_come_in_order_of_value() -> None:
     kinds = [item.kind for item in items]
     checks = [item for item in items if item.kind == "correctness"]
     assert items[: len(checks)] == checks
-    assert {(i.shape, i.mode) for i in checks} == {(s, m) for s in CHECKED_SHAPES for m in MODES}
+    checked = (*CHECKED_SHAPES, *CHECKED_ATTENTION_SHAPES)
+    assert {(i.shape, i.mode) for i in checks} == {(s, m) for s in checked for m in MODES}
     timed = [item for item in items if item.kind == "timing"]
     assert [item.shape for item in timed[: len(VALUABLE_SHAPES)]] == list(VALUABLE_SHAPES)
-    assert {item.shape for item in timed} == set(SHAPES)
+    assert {item.shape for item in timed} == {*SHAPES, *ATTENTION_SHAPES}
     assert kinds.index("timing") < kinds.index("tiles") < kinds.index("compile")
     assert 1 <= kinds.count("compile") <= 3
     assert kinds.index("compile") < kinds.index("repeat")
@@ -80,7 +86,13 @@ def test_an_item_survives_its_line_of_json() -> None:
 
 def test_every_candidate_can_be_launched() -> None:
     """A tile of the sweep computes the layer, whatever it costs."""
-    for shape in (Shape(65, 32, 16), Shape(3, 64, 16), Shape(1, 64, 16, 3)):
+    shapes = (
+        Shape(65, 32, 16),
+        Shape(3, 64, 16),
+        Shape(1, 64, 16, 3),
+        Shape(1, 64, 16, 2, 2, 2, transposed=True),
+    )
+    for shape in shapes:
         subject = Subject(shape, "float16", "cpu")
         swept = list(candidates(shape, "float16"))
         assert len(set(swept)) == len(swept) >= 10
@@ -89,9 +101,9 @@ def test_every_candidate_can_be_launched() -> None:
 
 
 def test_the_plan_of_the_sweep_is_what_the_launch_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for shape, function in ((DENSE, "plan_dense"), (CONV, "plan_conv")):
+    planners = ((gpu_layers.dense, "plan_dense"), *[(gpu_layers.images, "plan_conv")] * 2)
+    for shape, (module, function) in zip((DENSE, CONV, TRANSPOSED), planners, strict=True):
         subject = Subject(shape, "float16", "cpu")
-        module = gpu_worker.Subject.fused.__globals__["conv" if shape.size else "dense"]
         chosen: list[object] = []
         plan = getattr(module, function)
 
@@ -195,16 +207,16 @@ def test_it_needs_pytorch_and_triton_only_and_survives_a_crash(tmp_path: Path) -
     assert errors == [f"correctness {CONV.name} float16", f"repeat {CONV.name} float16"]
     done = {r["item"] for r in records if r["kind"] == "done"}
     assert {f"{kind} {shape.name} float16" for kind in ("correctness", "repeat")
-            for shape in (DENSE, SMALL_DENSE)} < done  # fmt: skip
+            for shape in (DENSE, SMALL_DENSE, TRANSPOSED)} < done  # fmt: skip
     assert f"compile {DENSE.name} float16" in done
-    assert "in 2 of 3 checks" in broken.stdout
+    assert "in 5 of 6 checks" in broken.stdout
     assert "2 failures in this run" in broken.stdout
 
     repaired = run("--only", "correctness", "--resume")
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
     items = re.findall(r"^done +(.*) \(", repaired.stdout, re.MULTILINE)
     assert items == [f"correctness {CONV.name} float16"]
-    assert "in 3 of 3 checks" in repaired.stdout
+    assert "in 6 of 6 checks" in repaired.stdout
 
 
 def test_without_a_gpu_it_says_so(

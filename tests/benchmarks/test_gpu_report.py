@@ -72,3 +72,20 @@ def test_a_file_that_cannot_be_read_is_a_user_error(capsys: pytest.CaptureFixtur
         gpu_report.main(["/nowhere/gpu.jsonl"])
     assert caught.value.code == 2
     assert "/nowhere/gpu.jsonl" in capsys.readouterr().err
+
+
+def test_attention_has_a_table_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = Records(tmp_path / "gpu.jsonl")
+    times = seconds(1.25)
+    times["flex"] = times["fused"] | {"ratio": 2.5}
+    memory = {"fused_workspace": 2**20, "linear": 3 * 2**20, "fused": 2**22, "flex": 2**23}
+    about = {"shape": "attention X", "mode": "float16", "bytes": 10**8, "flops": 10**10}
+    records.append("run", gpu="GPU X")
+    records.append("timing", item="a", **about, target=1.4, seconds=times, memory=memory)
+    gpu_report.main([str(records.file)])
+    head, row = capsys.readouterr().out.splitlines()[-2:]
+    assert head.endswith("MiB: workspace, sdpa, fused, flex, eager")
+    assert row.split()[2:] == ["float16", "100.0", "125.0", "1.25×", "-", "-", "2.50×", "-",
+                               "1.40×", "-", "1.0,", "3.0,", "4.0,", "8.0,", "-"]  # fmt: skip

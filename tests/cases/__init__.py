@@ -15,17 +15,23 @@ from tests.cases.conv_transpose import (
     conv_transpose_case,
 )
 from tests.cases.dense import DENSE_CASES, DenseCase, dense_case
+from tests.cases.linear_attention import (
+    LINEAR_ATTENTION_CASES,
+    LinearAttentionCase,
+    linear_attention_case,
+)
 
 if TYPE_CHECKING:
     import pytest
 
-Case = DenseCase | ConvCase | ConvTransposeCase | AttentionCase
+Case = DenseCase | ConvCase | ConvTransposeCase | AttentionCase | LinearAttentionCase
 
 __all__ = [
     "ATTENTION_CASES",
     "CONV_CASES",
     "CONV_TRANSPOSE_CASES",
     "DENSE_CASES",
+    "LINEAR_ATTENTION_CASES",
     "NOISE",
     "AttentionCase",
     "Bias",
@@ -33,11 +39,13 @@ __all__ = [
     "ConvCase",
     "ConvTransposeCase",
     "DenseCase",
+    "LinearAttentionCase",
     "Values",
     "attention_case",
     "conv_case",
     "conv_transpose_case",
     "dense_case",
+    "linear_attention_case",
     "with_dtypes",
 ]
 

@@ -16,7 +16,7 @@ from nmn_export.engine.plugin_library import find_plugin_library
 from nmn_export.engine.process.messages import Message, Step
 from nmn_export.engine.record import read_record
 from nmn_export.layers import YatConv2d, YatDense
-from tests.cases import CONV_CASES, DENSE_CASES
+from tests.cases import CONV_CASES, CONV_TRANSPOSE_CASES, DENSE_CASES
 from tests.engine.conftest import CAPABILITIES
 from tests.graph.networks import one_node
 
@@ -101,7 +101,10 @@ def test_tf32_lets_the_plugin_take_fewer_planes(aether_engine):
     assert fast.engine.bytes < 0.9 * exact.engine.bytes
 
 
-CASES = [pytest.param(c, id=f"{type(c).__name__}-{c.id}") for c in (*DENSE_CASES, *CONV_CASES)]
+CASES = [
+    pytest.param(case, id=f"{type(case).__name__}-{case.id}")
+    for case in (*DENSE_CASES, *CONV_CASES, *CONV_TRANSPOSE_CASES)
+]
 
 
 @pytest.mark.parametrize("case", CASES[::6])

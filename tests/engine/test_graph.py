@@ -1,5 +1,6 @@
 """The graph that TensorRT gets, tested without TensorRT."""
 
+import dataclasses
 import math
 from operator import attrgetter
 
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper
 from nmn_export import NmnExportError
 from nmn_export.engine.graph.decomposition import decompose
 from nmn_export.engine.graph.nodes import check_nodes, name_nodes, yat_nodes
-from nmn_export.engine.graph.weights import PREPARE, prepare_for_plugin
+from nmn_export.engine.graph.weights import CHECK, PREPARE, prepare_for_plugin
 from nmn_export.graph.file import load
 from nmn_export.ops import DOMAIN, OPS
 from nmn_export.runtime.arrays import to_torch
@@ -23,10 +24,13 @@ from tests.cases import (
     CONV_CASES,
     CONV_TRANSPOSE_CASES,
     DENSE_CASES,
+    attention_case,
     conv_case,
+    conv_transpose_case,
     dense_case,
     with_dtypes,
 )
+from tests.graph.attention_networks import one_attention_node
 from tests.graph.networks import one_node, output_of
 
 
@@ -124,8 +128,25 @@ def test_planes_add_up_to_the_weight(dtype, precision, planes):
     assert list(graph.graph.initializers) == [v.name for v in parts]
 
 
-def test_every_op_has_its_weight_preparation():
-    assert PREPARE.keys() == OPS.keys()
+def test_every_op_with_a_weight_has_its_preparation_and_the_others_a_check():
+    with_weight = {name for name, spec in OPS.items() if "W" in spec.inputs}
+    assert PREPARE.keys() == with_weight
+    assert CHECK.keys() == OPS.keys() - with_weight
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({}, ""), ({"power": -1.0}, "power of at least 0"), ({"scale": 1e30}, "2^-60 <= |α| <= 2^60")],
+)
+def test_attention_keeps_its_inputs_if_the_plugin_takes_it(change, reason):
+    case = dataclasses.replace(attention_case("mask-of-keys"), **change)
+    graph = ir.from_proto(one_attention_node(case))
+    name_nodes(graph)
+    unsupported = prepare_for_plugin(graph, "bf16x6")
+    (node,) = yat_nodes(graph)
+    assert [value.name for value in node.inputs] == ["Q", "K", "V", "M"]
+    assert reason in unsupported.get(node.name, "")
+    assert bool(unsupported) == bool(reason)
 
 
 def test_a_spherical_op_has_the_scales_of_its_columns_too():
@@ -138,13 +159,16 @@ def test_a_spherical_op_has_the_scales_of_its_columns_too():
     torch.testing.assert_close(scale, 1 / (weight.norm(dim=1) + 1e-8))
 
 
-def test_filters_lie_tap_by_tap():
-    case = conv_case("group")
+@pytest.mark.parametrize("case", [conv_case("group"), conv_transpose_case("group")])
+def test_filters_lie_tap_by_tap(case):
     graph = ir.from_proto(one_node(case))
     name_nodes(graph)
     prepare_for_plugin(graph, "bf16x6")
     (node,) = yat_nodes(graph)
     weight = case.tensors()[1]
+    if node.op_type == "YatConvTranspose":
+        halves = [half.transpose(0, 1) for half in weight.chunk(case.group)]
+        weight = torch.cat(halves)
     planes = to_torch(node.inputs[1].const_value.numpy())
     filters, features = weight.shape[:2]
     rows = planes.float().sum(0).reshape(filters, weight[0, 0].numel(), -1)

@@ -63,21 +63,22 @@ def test_the_body_is_near_exact_in_every_runtime(
 
 
 @pytest.mark.parametrize(
-    ("case_id", "products"),
+    ("case", "products"),
     [
-        ("plain", "Conv"),
-        ("dilations", "Conv"),
-        ("upsample", "Conv"),
-        ("upsample-odd", "ConvTranspose"),
-        ("stride-3", "ConvTranspose"),
-        ("dilations-and-strides", "Conv"),
+        (conv_transpose_case("plain"), "Conv"),
+        (conv_transpose_case("dilations"), "Conv"),
+        (conv_transpose_case("upsample"), "Conv"),
+        (ConvTransposeCase("no-overlap", kernel=(2, 2), strides=(2, 2)), "ConvTranspose"),
+        (ConvTransposeCase("one-axis", size=(5,), kernel=(4,), strides=(2,)), "ConvTranspose"),
+        (conv_transpose_case("upsample-odd"), "ConvTranspose"),
+        (conv_transpose_case("stride-3"), "ConvTranspose"),
+        (conv_transpose_case("dilations-and-strides"), "Conv"),
     ],
+    ids=lambda value: value.id if isinstance(value, ConvTransposeCase) else value,
 )
-def test_the_fastest_variant_is_chosen(case_id: str, products: str) -> None:
-    (body,) = one_node(conv_transpose_case(case_id)).functions
-    of_all_channels = [
-        node for node in body.node if len(node.input) == 3 and "Conv" in node.op_type
-    ]
+def test_the_fastest_variant_is_chosen(case: ConvTransposeCase, products: str) -> None:
+    (body,) = one_node(case).functions
+    of_all_channels = [n for n in body.node if len(n.input) == 3 and "Conv" in n.op_type]
     assert [node.op_type for node in of_all_channels] == [products]
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,14 @@ from torch import Tensor
 
 from nmn_export.kernels.ahead_of_time.variant import Variant
 from nmn_export.kernels.ahead_of_time.variants import variants
-from nmn_export.kernels.conv.launch import Geometry
-from nmn_export.kernels.weights import ALIGNMENT, fold
+from nmn_export.kernels.conv.images import Geometry
+from nmn_export.kernels.weights import ALIGNMENT, Fold, fold
 from nmn_export.ops.conv import output_size
+from nmn_export.ops.conv_transpose import output_size as transposed_output_size
 
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+
+COUNTERS = {torch.int32: "i32"}
 
 MODES = NAMES | {torch.float32: "fp32_bf16x6"}
 
@@ -39,7 +42,7 @@ def launch(name: str, grid: tuple[int, ...], **arguments: Any) -> None:
     for parameter, kind in variant.types.items():
         value = arguments[parameter]
         if kind.startswith("*"):
-            assert NAMES[value.dtype] == kind[1:], parameter
+            assert (NAMES | COUNTERS)[value.dtype] == kind[1:], parameter
         else:
             assert isinstance(value, float if kind == "fp32" else int), parameter
     for parameter in variant.divisible:
@@ -66,10 +69,15 @@ def prepare_weight(
     alpha: float,
     spherical: bool = False,
     store: bool = True,
+    transposed_groups: int = 0,
 ) -> Weights:
-    """Prepare a raw weight, [N, K] or [O, C / group, *K]."""
+    """Prepare a raw weight, [N, K] or [O, C / group, *K], or [C, O / group, *K] of some groups."""
     rows, feat_dim = weight.shape[:2]
     taps = weight.shape[2:].numel()
+    group_rows, row_stride, feat_stride = rows, feat_dim * taps, taps
+    if transposed_groups:
+        feat_dim, group_rows = rows // transposed_groups, feat_dim
+        rows, row_stride, feat_stride = group_rows * transposed_groups, taps, group_rows * taps
     padded = feat_dim + -feat_dim % ALIGNMENT
     split = weight.dtype == torch.float32
     planes = weight.new_full(
@@ -93,6 +101,9 @@ def prepare_weight(
         feat_dim=feat_dim,
         padded_feat_dim=padded,
         tap_dim=taps,
+        group_row_dim=group_rows,
+        weight_row_stride=row_stride,
+        weight_feat_stride=feat_stride,
         plane_stride=rows * taps * padded,
         norm_scale=folded.norm_scale,
         term_floor=epsilon * folded.norm_scale,
@@ -188,24 +199,67 @@ def conv(
 ) -> Tensor:
     """Compute YatConv for any number of channels; input and output are channels-first."""
     weights = prepare_weight(weight, bias, epsilon, alpha)
-    feat_dim = weight.shape[1]
+    geometry = Geometry.of("YatConv", x.ndim - 2, strides, pads, dilations)
+    sizes = output_size(x.shape[2:], weight.shape[2:], strides, pads, dilations)
+    patch_dim = len(x) * math.prod(sizes)
+    folded = fold(epsilon, alpha)
+    return _images("yat_conv", x, weight, weights, folded, geometry, group, sizes, patch_dim)
+
+
+def conv_transpose(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    strides: tuple[int, ...],
+    pads: tuple[int, ...],
+    dilations: tuple[int, ...],
+    output_padding: tuple[int, ...],
+    group: int,
+) -> Tensor:
+    """Compute YatConvTranspose for any number of channels; tensors are channels-first."""
+    weights = prepare_weight(weight, bias, epsilon, alpha, transposed_groups=group)
+    geometry = Geometry.of("YatConvTranspose", x.ndim - 2, strides, pads, dilations)
+    sizes = transposed_output_size(
+        x.shape[2:], weight.shape[2:], strides, pads, dilations, output_padding
+    )
+    phase = [-(-size // stride) for size, stride in zip(sizes, strides, strict=True)]
+    pairs = zip(geometry.strides, geometry.dilations, strict=True)
+    return _images(
+        "yat_conv_transpose", x, weight, weights, fold(epsilon, alpha), geometry, group, sizes,
+        len(x) * math.prod(phase), math.prod(strides),
+        **_axes("{}_tap_stride", [stride // math.gcd(stride, d) for stride, d in pairs]),
+    )  # fmt: skip
+
+
+def _axes(name: str, values: Sequence[int]) -> dict[str, int]:
+    return {name.format(axis): value for axis, value in zip(AXES, values, strict=True)}
+
+
+def _images(
+    kernel: str,
+    x: Tensor,
+    weight: Tensor,
+    weights: Weights,
+    folded: Fold,
+    geometry: Geometry,
+    group: int,
+    out_size: Sequence[int],
+    patch_dim: int,
+    phases: int = 1,
+    **arguments: int,
+) -> Tensor:
+    """Launch the general variant of a kernel of images."""
+    feat_dim, filters = x.shape[1] // group, len(weights.bias)
     pixels, norms = pack_pixels(x, group, feat_dim)
-    rank = x.ndim - 2
-    lead = (1,) * (3 - rank)
-    geometry = Geometry.of(rank, strides, pads, dilations)
-    kernel = (*lead, *weight.shape[2:])
-    sizes = (*lead, *output_size(x.shape[2:], weight.shape[2:], strides, pads, dilations))
-    output = x.new_full((len(x), len(weight), *sizes[3 - rank :]), math.nan)
-    patch_dim, out_feat_dim = len(x) * math.prod(sizes), len(weight) // group
-
-    def axes(name: str, values: tuple[int, ...]) -> dict[str, int]:
-        return {name.format(axis): value for axis, value in zip(AXES, values, strict=True)}
-
-    name = f"yat_conv_{MODES[x.dtype]}_general" + "_negative" * (alpha < 0)
-    row_blocks = blocks(patch_dim, name, "BLOCK_SIZE_M")
+    lead = (1,) * (5 - x.ndim)
+    output = x.new_full((len(x), filters, *out_size), math.nan)
+    name = f"{kernel}_{MODES[x.dtype]}_general" + "_negative" * folded.negative
+    column_blocks = blocks(filters // group, name, "BLOCK_SIZE_N")
     launch(
         name,
-        (row_blocks * blocks(out_feat_dim, name, "BLOCK_SIZE_N"), group),
+        (blocks(patch_dim, name, "BLOCK_SIZE_M") * column_blocks * phases, group),
         input_pointer=pixels,
         norm_pointer=norms,
         weight_pointer=weights.planes,
@@ -214,21 +268,75 @@ def conv(
         output_pointer=output,
         patch_dim=patch_dim,
         in_feat_dim=feat_dim,
-        out_feat_dim=out_feat_dim,
-        **axes("{}_dim", (*lead, *x.shape[2:])),
-        **axes("out_{}_dim", sizes),
-        **axes("kernel_{}", kernel),
-        **axes("{}_stride", geometry.strides),
-        **axes("{}_pad", geometry.pads),
-        **axes("{}_dilation", geometry.dilations),
+        out_feat_dim=filters // group,
+        **_axes("{}_dim", (*lead, *x.shape[2:])),
+        **_axes("out_{}_dim", (*lead, *out_size)),
+        **_axes("kernel_{}", (*lead, *weight.shape[2:])),
+        **_axes("{}_stride", geometry.strides),
+        **_axes("{}_pad", geometry.pads),
+        **_axes("{}_dilation", geometry.dilations),
+        **arguments,
         input_pixel_stride=x.shape[1],
         norm_pixel_stride=group,
         weight_plane_stride=weights.planes.stride(0),
         weight_out_feat_stride=weights.planes.stride(1),
         output_batch_stride=output.stride(0),
-        output_feat_stride=math.prod(sizes),
+        output_feat_stride=math.prod(out_size),
         output_pixel_stride=1,
-        norm_scale=fold(epsilon, alpha).norm_scale,
-        floor=fold(epsilon, alpha).floor,
+        norm_scale=folded.norm_scale,
+        floor=folded.floor,
+    )
+    return output
+
+
+def linear_attention(
+    qf: Tensor, kf: Tensor, v: Tensor, epsilon: float, signed: bool, segment_chunks: int
+) -> Tensor:
+    """Compute causal linear attention of [..., L, features], whose last axes are aligned."""
+    name = f"linear_attention_{{}}_{NAMES[v.dtype]}"
+    constants = by_name()[name.format("sum")].constants
+    heads, (length, feat_dim), value_dim = v[..., 0, 0].numel(), qf.shape[-2:], v.shape[-1]
+    chunks = -(-length // constants["BLOCK_SIZE_M"])
+    segments = -(-chunks // segment_chunks)
+
+    def nan(*shape: int) -> Tensor:
+        return qf.new_full(shape, math.nan, dtype=torch.float32)
+
+    sums, k_sums = nan(heads, chunks, feat_dim, value_dim), nan(heads, chunks, feat_dim)
+    totals, k_totals = nan(heads, segments, feat_dim, value_dim), nan(heads, segments, feat_dim)
+    sizes = {
+        "length": length,
+        "feat_dim": feat_dim,
+        "value_dim": value_dim,
+        "chunks": chunks,
+        "segment_chunks": segment_chunks,
+    }
+    tiles = blocks(feat_dim, name.format("sum"), "BLOCK_SIZE_K")
+    launch(
+        name.format("sum"),
+        (heads * tiles * blocks(value_dim, name.format("sum"), "BLOCK_SIZE_N"), segments),
+        k_pointer=kf,
+        value_pointer=v,
+        sum_pointer=sums,
+        k_sum_pointer=k_sums,
+        segment_sum_pointer=totals,
+        segment_k_sum_pointer=k_totals,
+        **sizes,
+    )
+    output = torch.full_like(v, math.nan)
+    launch(
+        name.format("output"),
+        (heads * blocks(value_dim, name.format("output"), "BLOCK_SIZE_N"), chunks),
+        q_pointer=qf,
+        k_pointer=kf,
+        value_pointer=v,
+        sum_pointer=sums,
+        k_sum_pointer=k_sums,
+        segment_sum_pointer=totals.cumsum(1) - totals,
+        segment_k_sum_pointer=k_totals.cumsum(1) - k_totals,
+        output_pointer=output,
+        **sizes,
+        epsilon=epsilon,
+        signed_guard=int(signed),
     )
     return output

@@ -23,6 +23,12 @@ NAMES = (
     "yat_dense_fp16_general_spherical_negative",
     "yat_conv_fp16_128x128x64",
     "yat_conv_fp32_bf16x6_general",
+    "yat_conv_transpose_fp16_128x128x64",
+    "yat_conv_transpose_fp32_bf16x6_general",
+    "yat_attention_fp16_plain_64",
+    "yat_attention_bf16_split_64",
+    "linear_attention_sum_fp32",
+    "linear_attention_output_bf16",
 )
 
 
@@ -130,6 +136,11 @@ TTGIR = """
 )
 def test_buffers_are_counted(buffers: int, pendings: int, found: list[str]) -> None:
     assert audit.few_buffers(TTGIR.format(buffers=buffers, pendings=pendings), stages=3) == found
+
+
+def test_traps_are_found() -> None:
+    assert audit.is_trap("$L__func_begin0:\n\ttrap;\n$L__func_end0:\n")
+    assert not audit.is_trap("$L__func_begin0:\n\tret;\n// no trap;\n$L__func_end0:\n")
 
 
 def test_interpreted_kernels_are_not_built(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels.conv.launch import Geometry, forward, is_channels_last, plan_conv, yat_conv
+from nmn_export.kernels.conv.images import Geometry, is_channels_last, plan_conv
+from nmn_export.kernels.conv.launch import forward, yat_conv
 from nmn_export.kernels.conv.weights import prepare_conv
 from nmn_export.kernels.device import Device
 from nmn_export.kernels.tile_size import Tile
@@ -24,7 +25,7 @@ def compute(
     x, weight, bias, epsilon, alpha, *geometry, group = arguments
     weights = prepare_conv(weight, bias, epsilon, alpha, group, dtype=x.dtype, precision=precision)
     tile = dataclasses.replace(tile, k=weights.block_k)
-    return yat_conv(x, weights, Geometry.of(weights.rank, *geometry), tile)
+    return yat_conv(x, weights, Geometry.of("YatConv", weights.rank, *geometry), tile)
 
 
 CASES = [

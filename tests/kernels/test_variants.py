@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -6,7 +8,7 @@ from nmn_export.kernels.ahead_of_time.variant import MODES
 from nmn_export.kernels.ahead_of_time.variants import variants
 from nmn_export.kernels.weights import DTYPES
 from tests import enclosure
-from tests.cases import DenseCase, conv_case, dense_case
+from tests.cases import DenseCase, conv_case, conv_transpose_case, dense_case
 from tests.kernels import host
 
 DENSE_NAMES = (
@@ -29,6 +31,7 @@ CONV_NAMES = (
     "near-alpha-negative",
     "alpha-zero",
 )
+CONV_TRANSPOSE_NAMES = ("group-1d", "everything-3d", "stride-3", "near-group")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -54,15 +57,26 @@ def test_conv_of_any_size(case_id: str, dtype: torch.dtype) -> None:
     enclosure.assert_near_exact(host.conv(*arguments), case, arguments)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case_id", CONV_TRANSPOSE_NAMES)
+def test_transposed_conv_of_any_size(case_id: str, dtype: torch.dtype) -> None:
+    case = conv_transpose_case(case_id)
+    arguments = case.arguments(dtype)
+    enclosure.assert_near_exact(host.conv_transpose(*arguments), case, arguments)
+
+
 @pytest.mark.parametrize("capability", ARCHITECTURES)
 def test_divisibility_that_general_kernels_require(capability: int) -> None:
     promised = {"row_norm": set(), "yat_dense": {"weight_out_feat_stride"}}
     promised["yat_conv"] = {"weight_plane_stride", "weight_out_feat_stride"}
+    promised["yat_conv_transpose"] = promised["yat_conv"]
+    promised["yat_attention"] = set()
     general = [v for v in variants(capability) if "_general" in v.name]
-    assert len(general) == 3 + 4 * len(MODES) + 2 * len(MODES)
+    assert len(general) == 3 + (4 + 2 + 2) * len(MODES) + 2 * len(host.MODES)
     for variant in general:
         numbers = {p for p in variant.divisible if not variant.types[p].startswith("*")}
-        assert numbers == promised["_".join(variant.name.split("_")[:2])], variant.name
+        (kernel,) = [k for k in promised if re.fullmatch(rf"{k}_(fp|bf)\d\d_.*", variant.name)]
+        assert numbers == promised[kernel], variant.name
         assert variant.constants.get("EVEN", False) is False
 
 

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmn_export.kernels.conv.weights import prepare_conv
+from nmn_export.kernels.conv_transpose.weights import prepare_conv_transpose
 from nmn_export.kernels.dense.weights import prepare_dense
 from nmn_export.kernels.weights import DTYPES, Prepared
 from tests.kernels import host
@@ -86,6 +87,34 @@ def test_filters(
     arguments = (weight, bias, 1e-3, alpha)
     prepared = prepare_conv(*arguments, group=1, dtype=dtype).prepared
     assert_same(host.prepare_weight(*arguments), prepared)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    groups=st.integers(1, 3),
+    filters=st.integers(1, 4),
+    features=st.one_of(st.integers(1, 20), st.sampled_from((64, 1030))),
+    kernel=st.sampled_from(((1,), (3,), (1, 1), (4, 4), (2, 3, 2))),
+    dtype=dtypes,
+    alpha=alphas,
+    bias_kind=biases,
+    seed=seeds,
+)
+def test_transposed_filters(
+    groups: int,
+    filters: int,
+    features: int,
+    kernel: tuple[int, ...],
+    dtype: torch.dtype,
+    alpha: float,
+    bias_kind: int,
+    seed: int,
+) -> None:
+    weight, _ = draw((groups * features, filters, *kernel), 0, dtype, seed)
+    _, bias = draw((groups * filters, 1), bias_kind, dtype, seed)
+    arguments = (weight, bias, 1e-3, alpha)
+    prepared = prepare_conv_transpose(*arguments, group=groups, dtype=dtype).prepared
+    assert_same(host.prepare_weight(*arguments, transposed_groups=groups), prepared)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -96,10 +96,12 @@ import sys
 sys.modules["triton"] = None
 import torch
 from nmn_export.kernels.conv.weights import prepare_conv
+from nmn_export.kernels.conv_transpose.weights import prepare_conv_transpose
 from nmn_export.kernels.dense.weights import prepare_dense
 for dtype in (torch.float16, torch.bfloat16, torch.float32):
     prepare_dense(torch.ones(3, 5), None, 1e-5, 1.0, True, dtype=dtype)
     prepare_conv(torch.ones(3, 5, 2, 2), torch.ones(3), 1e-5, 1.0, 1, dtype=dtype)
+    prepare_conv_transpose(torch.ones(5, 3, 2, 2), torch.ones(3), 1e-5, 1.0, 1, dtype=dtype)
 """
 
 

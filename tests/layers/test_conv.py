@@ -14,6 +14,7 @@ from nmn_export.layers import (
     YatConv2d,
     YatConv3D,
     YatConv3d,
+    YatConvTranspose2d,
 )
 from tests.layers.options import assert_folds_to_itself, drawn, shuffle, state_keys
 
@@ -283,3 +284,12 @@ def test_the_printed_layer_says_its_geometry() -> None:
     layer = YatConv2d(4, 6, 3, padding="same", groups=2, bias=False, use_alpha=False)
     plain = repr(nn.Conv2d(4, 6, 3, padding="same", groups=2, bias=False))
     assert repr(layer) == "Yat" + plain.removesuffix(")") + ", alpha=False, epsilon=1e-05)"
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_an_image_without_a_batch_axis_is_a_batch_of_one(transposed: bool) -> None:
+    layer = YatConvTranspose2d(3, 4, 3) if transposed else YatConv2d(3, 4, 3, padding=1)
+    x = torch.randn(3, 6, 7)
+    expected = layer(x.unsqueeze(0)).squeeze(0)
+    torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(layer.fold()(x), expected)

@@ -100,6 +100,14 @@ def test_half_precisions_saturate(dtype: torch.dtype, alpha: float) -> None:
     assert y.item() == math.copysign(torch.finfo(dtype).max, alpha)
 
 
+def test_gradients_of_float16_saturate() -> None:
+    x, weight = (torch.full((1, 1), 0.05, dtype=torch.float16).requires_grad_() for _ in range(2))
+    y = yat_dense(x, weight, alpha=1e5)  # about 62500, with a slope of 2.5 million
+    y.sum().backward()
+    assert y < 65504
+    assert x.grad == weight.grad == 65504
+
+
 def test_float16_saturates_at_65504_where_the_sum_alone_would_overflow_it() -> None:
     x = torch.full((1, 64), 300.0, dtype=torch.float16)
     assert yat_dense(x, -x).item() == 65504.0

@@ -59,11 +59,13 @@ class Device:
     Attributes:
         capability: Compute capability.
         launched: Number of launches of each variant.
+        grids: Grids with which each variant was launched.
         errors: Tracebacks of failed launches.
     """
 
     capability: int
     launched: dict[str, int] = field(default_factory=dict)
+    grids: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
     def launch(
@@ -86,6 +88,7 @@ class Device:
             number = value.data_ptr() if isinstance(value, torch.Tensor) else value
             assert number % 16 == 0, f"{variant.name} requires a multiple of 16 for {name}"
         self.launched[variant.name] = self.launched.get(variant.name, 0) + 1
+        self.grids.setdefault(variant.name, set()).add(grid)
         variant.kernel[grid](**arguments, **variant.constants)
 
 

@@ -46,7 +46,8 @@ def test_description():
     manifest = json.loads((KERNELS / "manifest.json").read_text())
     assert description["version"] == metadata.version("nmn-export")
     assert description["triton"] == manifest["triton"]
-    assert description["kernels"] == len(manifest["kernels"])
+    built = [k for k in manifest["kernels"] if k["op"] in ("", *OPS)]
+    assert description["kernels"] == len(built)
     assert description["capabilities"] == sorted({k["capability"] for k in manifest["kernels"]})
     # The plugins have the attributes of the ONNX nodes.
     assert description["ops"] == {name: list(spec.attributes) for name, spec in OPS.items()}
@@ -113,6 +114,16 @@ def test_attributes_and_constants_of_the_library_are_those_of_the_manifest(tmp_p
     assert "constexpr int64_t kMOST_PARTS = 7;" in header
     table = (tmp_path / "out/kernel_table.cpp").read_text()
     assert '{"beta", nvinfer1::PluginFieldType::kFLOAT32, 1, AttributeValue{0.25F}}' in table
+
+
+def test_kernels_of_other_ops_are_not_in_the_library(tmp_path):
+    manifest = json.loads((KERNELS / "manifest.json").read_text())
+    dense = next(k for k in manifest["kernels"] if k["name"] == "yat_dense_fp16_grouped")
+    dense["op"] = "CausalLinearAttention"
+    assert embed(manifest, tmp_path).returncode == 0
+    table = (tmp_path / "out/kernel_table.cpp").read_text()
+    assert '"yat_dense_bf16_grouped", "YatDense"' in table
+    assert "CausalLinearAttention" not in table
 
 
 def test_a_parameter_has_one_type_in_all_kernels(tmp_path):

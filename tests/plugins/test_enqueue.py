@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cases import CONV_CASES, DENSE_CASES, ConvCase, DenseCase
+from tests.cases import ConvCase, ConvTransposeCase, DenseCase
 from tests.plugins.fake_device import fake_device, run_cases
-from tests.plugins.written_cases import ALIGNED_CASES, NAMES, write_case
+from tests.plugins.written_cases import ALIGNED_CASES, COMMON_CASES, NAMES, PluginCase, write_case
 
 FORMS = list(itertools.product(NAMES, ("raw", "prepared")))
 """Dtypes and forms of weights. Cases alternate between them, because the interpreter is slow."""
@@ -29,11 +29,11 @@ def forms(number: int, count: int) -> list[tuple[torch.dtype, str]]:
     return [FORMS[(number + 3 * i) % len(FORMS)] for i in range(count)]
 
 
-def numbered(cases: Sequence[DenseCase | ConvCase]) -> list[pytest.ParameterSet]:
+def numbered(cases: Sequence[PluginCase]) -> list[pytest.ParameterSet]:
     return [pytest.param(number, case, id=named(case)) for number, case in enumerate(cases)]
 
 
-def named(case: DenseCase | ConvCase) -> str:
+def named(case: PluginCase) -> str:
     return f"{type(case).__name__}-{case.id}"
 
 
@@ -55,11 +55,21 @@ def test_operands_copied_as_tensors_are_described(number, case, tmp_path, capfd)
 
 @pytest.mark.parametrize("start", range(6))
 def test_common_cases(start, tmp_path, capfd):
-    for number, case in list(enumerate((*DENSE_CASES, *CONV_CASES)))[start::6]:
+    for number, case in list(enumerate(COMMON_CASES))[start::6]:
         dtype, form = FORMS[number // 6 % len(FORMS)]
         place = tmp_path / f"{named(case)}-{NAMES[dtype]}-{form}"
         write_case(place, case, dtype, prepared=form == "prepared")
     run(tmp_path, 80, capfd)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [DenseCase("none", batch=(0,)), ConvCase("none", batch=0), ConvTransposeCase("none", batch=0)],
+)
+def test_an_empty_batch_launches_nothing(case, tmp_path, capfd):
+    for form in ("raw", "prepared"):
+        write_case(tmp_path / form, case, torch.float16, prepared=form == "prepared")
+    assert run(tmp_path, 80, capfd) == {}
 
 
 def test_a_wrong_result_is_noticed(tmp_path, capfd):

@@ -82,9 +82,10 @@ def test_without_cases_it_says_how_to_make_them(tmp_path):
 
 
 def test_written_cases_run_in_the_real_program(tmp_path, monkeypatch):
-    monkeypatch.setattr(written_cases, "DENSE_CASES", written_cases.DENSE_CASES[:1])
-    monkeypatch.setattr(written_cases, "CONV_CASES", ())
+    monkeypatch.setattr(written_cases, "COMMON_CASES", written_cases.COMMON_CASES[:1])
     monkeypatch.setattr(written_cases, "ALIGNED_CASES", ())
+    monkeypatch.setattr(written_cases, "ATTENTION_CASES", ())
+    monkeypatch.setattr(written_cases, "ALIGNED_ATTENTION_CASES", ())
     written_cases.main(tmp_path / "cases")
     (case,) = (tmp_path / "cases").iterdir()
     assert len(list(case.glob("*/case.txt"))) == len(written_cases.NAMES) * 2

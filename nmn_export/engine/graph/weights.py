@@ -12,7 +12,9 @@ from torch import Tensor
 from nmn_export.engine.graph.decomposition import NO_LIMIT
 from nmn_export.engine.graph.nodes import yat_nodes
 from nmn_export.errors import NmnExportError
+from nmn_export.kernels.attention.options import Options
 from nmn_export.kernels.conv.weights import prepare_conv
+from nmn_export.kernels.conv_transpose.weights import prepare_conv_transpose
 from nmn_export.kernels.dense.weights import prepare_dense
 from nmn_export.kernels.weights import Float32Precision, Prepared, fold
 from nmn_export.ops import OPS, PLUGIN_ATTRIBUTES
@@ -31,18 +33,29 @@ def _prepare_conv(
 ) -> Prepared:
     epsilon, alpha, group = (_attribute(node, n) for n in ("epsilon", "alpha", "group"))
     options: dict[str, Any] = {"dtype": weight.dtype, "precision": precision}
-    return prepare_conv(weight, bias, epsilon, alpha, group, **options).prepared
+    prepare = prepare_conv if node.op_type == "YatConv" else prepare_conv_transpose
+    return prepare(weight, bias, epsilon, alpha, group, **options).prepared
 
 
 PREPARE: dict[str, Callable[[ir.Node, Tensor, Tensor, Float32Precision], Prepared]] = {
     "YatDense": _prepare_dense,
     "YatConv": _prepare_conv,
+    "YatConvTranspose": _prepare_conv,
 }
-"""Weight preparation by op."""
+"""Weight preparation by op, for ops that have a weight."""
+
+
+def _check_attention(node: ir.Node) -> None:
+    names = ("epsilon", "scale", "spherical", "power", "guard")
+    Options.of(*(_attribute(node, name) for name in names))
+
+
+CHECK: dict[str, Callable[[ir.Node], None]] = {"YatAttention": _check_attention}
+"""For the other ops, a function that raises `NmnExportError` if the plugin does not take a node."""
 
 
 def prepare_for_plugin(model: ir.Model, precision: Float32Precision) -> dict[str, str]:
-    """Replace W and B by prepared weights on every ⵟ node that the plugin supports.
+    """Replace W and B by prepared weights on every ⵟ node that has them and the plugin supports.
 
     Inputs (X, W, B) become (X, planes [P, N, K'], column_term [N], bias [N]). A spherical op has
     column_scale [N] as its last input. Weights that are not constant stay unchanged; the plugin
@@ -65,21 +78,29 @@ def prepare_for_plugin(model: ir.Model, precision: Float32Precision) -> dict[str
                 f"'{requested['plugin_namespace']}'"
             )
             continue
-        weight, bias = (_constant(node.inputs[i]) for i in (1, 2))
         try:
-            if weight is None or bias is None:
-                _check_scalars(node)
+            if node.op_type in PREPARE:
+                _prepare(node, precision)
             else:
-                _replace_weights(node, PREPARE[node.op_type](node, weight, bias, precision))
+                CHECK[node.op_type](node)
         except NmnExportError as error:
             unsupported[str(node.name)] = str(error)
     RemoveUnusedNodesPass()(model)
     return unsupported
 
 
+def _prepare(node: ir.Node, precision: Float32Precision) -> None:
+    weight, bias = (_constant(node.inputs[i]) for i in (1, 2))
+    if weight is None or bias is None:
+        _check_scalars(node)
+    else:
+        _replace_weights(node, PREPARE[node.op_type](node, weight, bias, precision))
+
+
 def _fold_slices(model: ir.Model) -> None:
     """Compute the weights that are slices of initializers, as those of kernel banks are."""
-    weights = [value for node in yat_nodes(model) for value in node.inputs[1:] if value]
+    nodes = [node for node in yat_nodes(model) if node.op_type in PREPARE]
+    weights = [value for node in nodes for value in node.inputs[1:] if value]
     slices = {value.producer() for value in weights}
     fold_constants(
         model,

@@ -1,4 +1,4 @@
-"""Audit of compiled kernels: spills, races and missing wgmma, read from IR and machine code."""
+"""Audit of compiled kernels: spills, races, traps and missing wgmma, from IR and machine code."""
 
 import re
 import subprocess
@@ -16,6 +16,7 @@ STACK_BUDGET = 32
 
 _DEFINITION = re.compile(r"^\s*(%[\w.#-]+)(?::\d+)? = (\S+) (.*)$")
 _WAIT = re.compile(r"warp_group_dot_wait (%[\w.-]+)[^{]*\{pendings = (\d+)")
+_TRAP = re.compile(r"^\s*trap;", re.MULTILINE)
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 
@@ -44,6 +45,14 @@ def resources(cubin: bytes) -> Resources:
     assert usage, f"cuobjdump -res-usage has changed its format: {listing}"
     registers, stack, local = map(int, usage.groups())
     return Resources(registers, stack + local)
+
+
+def is_trap(ptx: str) -> bool:
+    """Return whether a kernel traps.
+
+    Triton 3.7.1 makes such kernels of some nested loops of products for sm_100, and says nothing.
+    """
+    return _TRAP.search(ptx) is not None
 
 
 def few_buffers(ttgir: str, stages: int) -> list[str]:
@@ -96,6 +105,8 @@ def problems(asm: Mapping[str, Any], capability: int, stages: int, wants_wgmma: 
         wants_wgmma: Whether it must use wgmma on sm_90.
     """
     found = few_buffers(asm["ttgir"], stages)
+    if is_trap(asm["ptx"]):
+        found.append("its code is a trap, because the compiler could not translate it")
     stack = resources(asm["cubin"]).stack_bytes
     budget = 0 if capability == 90 else STACK_BUDGET
     if stack > budget:

@@ -1,9 +1,13 @@
 """Ahead-of-time compilation: a cubin per kernel and architecture, PTX for newer GPUs, manifest."""
 
+import functools
 import hashlib
 import json
+import multiprocessing
+import os
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,16 @@ from nmn_export.errors import CheckError, NmnExportError
 from nmn_export.kernels.ahead_of_time.audit import problems, resources
 from nmn_export.kernels.ahead_of_time.variant import Variant
 from nmn_export.kernels.ahead_of_time.variants import variants
-from nmn_export.kernels.conv.launch import FEW_FILTERS
-from nmn_export.kernels.dense.launch import MOST_PARTS, PROGRAMS_PER_PROCESSOR
+from nmn_export.kernels.attention.options import LOWEST_EXPONENT
+from nmn_export.kernels.attention.plan import (
+    BLOCKS_PER_PART,
+    FILLING,
+    MOST_FEATURES,
+    MOST_KEY_PARTS,
+)
+from nmn_export.kernels.conv.images import FEW_FILTERS
+from nmn_export.kernels.dense.launch import MOST_PARTS
+from nmn_export.kernels.tile_size import PROGRAMS_PER_PROCESSOR
 from nmn_export.kernels.weights import ALIGNMENT, ALPHA_LIMIT
 from nmn_export.kernels.yat import INTERPRETED
 from nmn_export.ops import OPS
@@ -30,7 +42,12 @@ MANIFEST = "manifest.json"
 HOST_CONSTANTS: dict[str, int | float] = {
     "ALIGNMENT": ALIGNMENT,
     "ALPHA_LIMIT": ALPHA_LIMIT,
+    "BLOCKS_PER_PART": BLOCKS_PER_PART,
     "FEW_FILTERS": FEW_FILTERS,
+    "FILLING": FILLING,
+    "LOWEST_EXPONENT": LOWEST_EXPONENT,
+    "MOST_FEATURES": MOST_FEATURES,
+    "MOST_KEY_PARTS": MOST_KEY_PARTS,
     "MOST_PARTS": MOST_PARTS,
     "PROGRAMS_PER_PROCESSOR": PROGRAMS_PER_PROCESSOR,
 }
@@ -144,7 +161,7 @@ def build(
     Args:
         archs: Compute capabilities, such as 80 and 90.
         out: Folder for cubins (`sm_90/….cubin`), PTX (`ptx/….ptx`) and the manifest.
-        progress: Called with the number of kernels done, their total, and the name of the next.
+        progress: Called with the number of kernels done, their total, and the name of the last.
         only: Returns whether to build a variant; `None` builds all.
 
     Raises:
@@ -155,16 +172,17 @@ def build(
     wanted = ((arch, variant) for arch in archs for variant in variants(arch))
     work = [pair for pair in wanted if only is None or only(pair[1])]
     portable = max((arch for arch in archs if arch < 90), default=None)
+    jobs = [_Job(arch, variant.name, out, arch == portable) for arch, variant in work]
     kernels: list[Built] = []
     ptx: dict[str, str] = {}
-    for done, (arch, variant) in enumerate(work):
-        if progress:
-            progress(done, len(work), f"{variant.name} for sm_{arch}")
-        compiled = compile_variant(variant, arch)
-        kernels.append(_write_cubin(variant, arch, compiled, out))
-        if arch == portable:
-            file = f"ptx/{variant.name}.ptx"
-            ptx[file] = _write(out / file, compiled.asm["ptx"].encode())
+    # Triton compiles in one thread, so each core gets a process.
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("fork")) as pool:
+        for job, (kernel, files) in zip(jobs, pool.map(_build_one, jobs), strict=True):
+            kernels.append(kernel)
+            ptx |= files
+            if progress:
+                progress(len(kernels), len(jobs), f"{job.name} for sm_{job.arch}")
     manifest = Manifest(triton.__version__, _op_attributes(), HOST_CONSTANTS, kernels, ptx)
     _write(out / MANIFEST, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
     if manifest.problems:
@@ -174,6 +192,32 @@ def build(
             fix="nmn_export/kernels/ahead_of_time/audit.py explains each.",
         )
     return manifest
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A kernel to compile for `arch`, and whether to write its PTX, too."""
+
+    arch: int
+    name: str
+    out: Path
+    portable: bool
+
+
+def _build_one(job: _Job) -> tuple[Built, dict[str, str]]:
+    """Compile a kernel. Return it, and the SHA-256 of its PTX by path if that is written."""
+    variant = _by_name(job.arch)[job.name]
+    compiled = compile_variant(variant, job.arch)
+    ptx = {}
+    if job.portable:
+        file = f"ptx/{variant.name}.ptx"
+        ptx[file] = _write(job.out / file, compiled.asm["ptx"].encode())
+    return _write_cubin(variant, job.arch, compiled, job.out), ptx
+
+
+@functools.cache
+def _by_name(arch: int) -> dict[str, Variant]:
+    return {variant.name: variant for variant in variants(arch)}
 
 
 def _op_attributes() -> dict[str, dict[str, Any]]:

@@ -13,7 +13,10 @@ WGMMA_ROWS = 64
 TRITON_DTYPES = ("fp16", "bf16", "fp32")
 """Triton's names of the supported dtypes."""
 
-_FLOATS = ("norm_scale", "floor", "term_floor")
+_FLOATS = (
+    *("norm_scale", "floor", "term_floor", "mask_scale", "epsilon", "sign", "power"),
+    *("negative_factor", "start_exponent", "start_sum"),
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Variant:
 
     Attributes:
         name: File name without extension.
-        op: The ONNX op whose output it computes; "" for kernels that run before it.
+        op: The ONNX op whose output it computes; "" for kernels that run before it. The plugin
+            library has no kernels of ops that are not declared, such as CausalLinearAttention.
         kernel: The Triton function.
         types: Triton types of the run-time arguments, in order.
         divisible: Run-time arguments that are multiples of 16 (pointers: in bytes).

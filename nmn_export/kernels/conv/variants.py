@@ -1,7 +1,8 @@
-"""The kernels of YatConv that are compiled ahead of time."""
+"""The kernels of YatConv that are compiled ahead of time; `image_variants` also serves others."""
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 from nmn_export.kernels.ahead_of_time.variant import (
     MODES,
@@ -20,8 +21,16 @@ def conv_variants(capability: int) -> Iterator[Variant]:
     """Yield the kernels for `capability`."""
     for dtype in TRITON_DTYPES:
         yield _pack_pixels(dtype)
+    yield from image_variants("YatConv", "yat_conv", yat_conv_forward_kernel, capability)
+
+
+def image_variants(op: str, name: str, kernel: Any, capability: int) -> Iterator[Variant]:
+    """Yield variants of `kernel`, which has the arguments of YatConv's and more, for every mode."""
     for mode in MODES:
-        yield from _variants_of(mode, capability)
+        for tile_name, tile, options in _tiles(mode, capability):
+            yield _image_variant(
+                op, f"{name}_{mode.name}_{tile_name}", kernel, mode, tile, **options
+            )
 
 
 def _pack_pixels(dtype: str) -> Variant:
@@ -42,36 +51,36 @@ def _pack_pixels(dtype: str) -> Variant:
     )
 
 
-def _variants_of(mode: Mode, capability: int) -> Iterator[Variant]:
+def _tiles(mode: Mode, capability: int) -> Iterator[tuple[str, Tile, dict[str, bool]]]:
+    """Yield names, tiles and options: aligned images, and any volumes."""
     large = large_tile(mode.precision, mode.itemsize, capability)
     shapes = {(large.m, large.n, large.warps), (large.m, 64, large.warps), (64, 64, 4)}
     blocks_k = (64, 32) if mode.itemsize == 2 else (32, 16)
     for (m, n, warps), k in product(sorted(shapes), blocks_k):
         tile = make_tile(m, n, k, warps, mode.precision, mode.itemsize, capability)
-        yield _conv_variant(f"{m}x{n}x{k}", mode, tile, has_depth=False, even=True)
+        yield f"{m}x{n}x{k}", tile, {"general": False, "negative": False}
     tile = make_tile(64, 64, 16, 4, mode.precision, mode.itemsize, capability)
     for negative in (False, True):
-        name = "general" + "_negative" * negative
-        yield _conv_variant(name, mode, tile, has_depth=True, even=False, negative=negative)
+        yield "general" + "_negative" * negative, tile, {"general": True, "negative": negative}
 
 
-def _conv_variant(
-    name: str, mode: Mode, tile: Tile, *, has_depth: bool, even: bool, negative: bool = False
+def _image_variant(
+    op: str, name: str, kernel: Any, mode: Mode, tile: Tile, *, general: bool, negative: bool
 ) -> Variant:
     constants = product_constants(mode, tile) | {
-        "EVEN": even,
-        "HAS_DEPTH": has_depth,
+        "EVEN": not general,
+        "HAS_DEPTH": general,
         "NEGATIVE": negative,
     }
-    if not has_depth:
+    if not general:
         constants["output_feat_stride"] = 1
-        ones = ("depth_dim", "out_depth_dim", "kernel_depth", "depth_stride", "depth_dilation")
-        constants |= dict.fromkeys(ones, 1) | {"depth_pad": 0}
-    divisible = ("in_feat_dim", "out_feat_dim", "input_pixel_stride", "output_batch_stride")
+        depths = [parameter for parameter in kernel.arg_names if "depth" in parameter]
+        constants |= dict.fromkeys(depths, 1) | {"depth_pad": 0}
+    aligned = ("in_feat_dim", "out_feat_dim", "input_pixel_stride", "output_batch_stride")
     return make_variant(
-        f"yat_conv_{mode.name}_{name}",
-        "YatConv",
-        yat_conv_forward_kernel,
+        name,
+        op,
+        kernel,
         {
             "input_pointer": mode.dtype,
             "weight_pointer": mode.weight_dtype,
@@ -80,7 +89,7 @@ def _conv_variant(
         (
             "weight_plane_stride",
             "weight_out_feat_stride",
-            *((*divisible, "output_pixel_stride") if even else ()),
+            *(() if general else (*aligned, "output_pixel_stride")),
         ),
         constants,
         tile.options,

@@ -1,6 +1,8 @@
 """Preparation of YatConv's filters for its kernel."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -34,11 +36,11 @@ class ConvWeights:
     block_k: int
 
     @classmethod
-    def of(cls, prepared: Prepared, weight: Tensor, group: int) -> "ConvWeights":
-        """Return `prepared`, which was made from `weight`, with its sizes."""
-        rank, feat_dim = weight.ndim - 2, weight.shape[1]
+    def of(cls, prepared: Prepared, feat_dim: int, kernel: Sequence[int], group: int) -> Self:
+        """Return `prepared`, which was made from filters of these sizes, with the sizes."""
+        rank = len(kernel)
         block_k = _block_k(feat_dim, prepared.dtype, prepared.precision)
-        kernel = (*(1,) * (3 - rank), *weight.shape[2:])
+        kernel = (*(1,) * (3 - rank), *kernel)
         return cls(prepared, kernel, rank, group, feat_dim, block_k)
 
 
@@ -57,13 +59,27 @@ def prepare_conv(
     Raises:
         NmnExportError: A shape, `group`, `dtype`, ε, α or `precision` is not supported.
     """
-    _check(weight, bias, group, dtype)
+    check_weight("YatConv", weight, bias, group, dtype, "filters")
+    return prepare_filters(weight, bias, epsilon, alpha, group, dtype=dtype, precision=precision)
+
+
+def prepare_filters(
+    filters: Tensor,
+    bias: Tensor | None,
+    epsilon: float,
+    alpha: float,
+    group: int,
+    *,
+    dtype: torch.dtype,
+    precision: Float32Precision | None,
+) -> ConvWeights:
+    """Prepare `filters` ([O, C / group, *K]), see `prepare_conv`; shapes are not checked."""
     precision = precision_for(dtype, precision)
-    block_k = _block_k(weight.shape[1], dtype, precision)
-    rows = F.pad(weight.detach().movedim(1, -1), (0, -weight.shape[1] % block_k))
-    rows = rows.reshape(weight.shape[0], -1)
+    feat_dim, kernel = filters.shape[1], filters.shape[2:]
+    padding = -feat_dim % _block_k(feat_dim, dtype, precision)
+    rows = F.pad(filters.detach().movedim(1, -1), (0, padding)).reshape(len(filters), -1)
     prepared = prepare(rows, bias, epsilon, alpha, dtype=dtype, precision=precision)
-    return ConvWeights.of(prepared, weight, group)
+    return ConvWeights.of(prepared, feat_dim, kernel, group)
 
 
 def cached_conv(
@@ -87,7 +103,7 @@ def cached_conv(
             ).prepared
         ),
     )
-    return ConvWeights.of(prepared, weight, group)
+    return ConvWeights.of(prepared, weight.shape[1], weight.shape[2:], group)
 
 
 def _block_k(feat_dim: int, dtype: torch.dtype, precision: Float32Precision) -> int:
@@ -96,28 +112,44 @@ def _block_k(feat_dim: int, dtype: torch.dtype, precision: Float32Precision) -> 
     return min((k for k in _BLOCKS_K if k <= largest), key=lambda k: (-feat_dim % k, -k))
 
 
-def _check(weight: Tensor, bias: Tensor | None, group: int, dtype: torch.dtype) -> None:
+def check_weight(
+    op: str, weight: Tensor, bias: Tensor | None, group: int, dtype: torch.dtype, counted: str
+) -> None:
+    """Check the parameters of YatConv or YatConvTranspose.
+
+    Args:
+        op: Name of the op.
+        weight: Its weight. Dimension 0 counts all filters, or all input channels.
+        bias: [O] or [1].
+        group: Number of groups.
+        dtype: Dtype of the input.
+        counted: What dimension 0 of the weight counts.
+
+    Raises:
+        NmnExportError: A shape, `group` or `dtype` is not supported.
+    """
     if dtype not in DTYPES:
         raise NmnExportError(
-            "The YatConv kernel takes float16, bfloat16 or float32",
+            f"The {op} kernel takes float16, bfloat16 or float32",
             got=dtype,
-            fix="Cast the input, or call nmn_export.ops.yat_conv.",
+            fix="Cast the input, or call the formula in nmn_export.ops.",
         )
     if not 3 <= weight.ndim <= 5:
         raise NmnExportError(
-            "YatConv takes filters with one to three spatial axes",
+            f"{op} takes filters with one to three spatial axes",
             got=f"shape {tuple(weight.shape)}",
-            fix="Reshape them to [O, C / group, *K].",
+            fix="Reshape them to two axes of channels, and then the spatial ones.",
         )
-    if group < 1 or weight.shape[0] % group:
+    if group < 1 or len(weight) % group:
         raise NmnExportError(
-            f"YatConv takes groups that divide its {weight.shape[0]} filters",
+            f"{op} takes groups that divide its {len(weight)} {counted}",
             got=f"group {group}",
-            fix="Choose a divisor of the number of filters.",
+            fix=f"Choose a divisor of the number of {counted}.",
         )
-    if bias is not None and tuple(bias.shape) not in ((weight.shape[0],), (1,)):
+    outputs = len(weight) if counted == "filters" else weight.shape[1] * group
+    if bias is not None and tuple(bias.shape) not in ((outputs,), (1,)):
         raise NmnExportError(
-            f"YatConv takes a bias of shape [{weight.shape[0]}] or [1]",
+            f"{op} takes a bias of shape [{outputs}] or [1]",
             got=f"shape {tuple(bias.shape)}",
             fix="Pass one number per filter, or one for all filters.",
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from nmn_export.errors import NmnExportError
-from nmn_export.kernels.dense.arrival_counters import arrival_counters
+from nmn_export.kernels.arrival_counters import arrival_counters
 from nmn_export.kernels.dense.kernel import (
     yat_dense_forward_kernel,
     yat_dense_split_forward_kernel,
@@ -18,7 +18,12 @@ from nmn_export.kernels.dense.kernel import (
 from nmn_export.kernels.dense.weights import prepare_dense
 from nmn_export.kernels.device import Device, device_of
 from nmn_export.kernels.row_norms import row_norms
-from nmn_export.kernels.tile_size import Tile, large_tile, small_tile
+from nmn_export.kernels.tile_size import (
+    PROGRAMS_PER_PROCESSOR,
+    Tile,
+    large_tile,
+    small_tile,
+)
 from nmn_export.kernels.weight_cache import cached
 from nmn_export.kernels.weights import (
     ALIGNMENT,
@@ -32,9 +37,6 @@ Schedule = Literal["grouped", "row_stationary", "split"]
 
 GROUP_SIZE_M = 8
 """Row blocks that share columns in the L2 cache: the middle of the usual range."""
-
-PROGRAMS_PER_PROCESSOR = 2
-"""Persistent programs per SM: the epilogue of one overlaps the products of the other."""
 
 MOST_PARTS = 16
 """Maximum number of parts of a tile's features. Each writes its dot products to L2."""

@@ -1,4 +1,4 @@
-"""Counters of the split-K kernel: how many programs have finished their part of a tile."""
+"""Counters of programs that have finished their part of a tile."""
 
 import torch
 import triton

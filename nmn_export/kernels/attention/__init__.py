@@ -1,0 +1,1 @@
+"""YatAttention on a GPU."""

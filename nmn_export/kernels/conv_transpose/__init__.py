@@ -1,0 +1,1 @@
+"""YatConvTranspose on a GPU, over one to three spatial axes."""
