@@ -119,18 +119,17 @@ class AttentionHeads(nn.Module):
 
     def _checked(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the inputs in the dtype of the layer, or raise `NmnExportError`."""
-        name = type(self).__name__
         for tensor in (query, key, value):
             shape = tuple(tensor.shape)
             if tensor.ndim != 3 or shape[-1] != self.embed_dim:
                 raise NmnExportError(
-                    f"{name} takes inputs of shape (batch, tokens, {self.embed_dim})",
+                    f"ⵟ-attention takes inputs of shape (batch, tokens, {self.embed_dim})",
                     got=f"shape {shape}",
                     fix="Add or remove dimensions, or change embed_dim.",
                 )
             if not (tensor if self.dtype is None else tensor.to(self.dtype)).is_floating_point():
                 raise NmnExportError(
-                    f"{name} takes floating-point input",
+                    "ⵟ-attention takes floating-point input",
                     got=tensor.dtype,
                     fix="Call .float() on it.",
                 )
