@@ -1,7 +1,7 @@
 """A language model with a tied head, built by the real TensorRT-RTX."""
 
+import pytest
 import torch
-from pytest import mark
 from torch import Tensor, nn
 
 from nmn_export import build, export
@@ -20,7 +20,7 @@ class LanguageModel(nn.Module):
         return softermax(self.embed.attend(self.mix(self.embed(ids))), 2.0)
 
 
-@mark.parametrize(
+@pytest.mark.parametrize(
     ("plugin", "spherical", "dtype"),
     [("require", False, None), ("require", True, None), ("off", False, "float16")],
 )
