@@ -5,7 +5,6 @@ import torch
 from torch import Tensor, nn
 
 from nmn_export import build, export
-from nmn_export.engine.shapes import ShapeRange
 from nmn_export.layers import YatDense, YatEmbed, softermax
 from tests.engine.conftest import CAPABILITIES
 
@@ -34,7 +33,7 @@ def test_attend_is_one_plugin_layer_with_dynamic_batch_and_length(
     built = build(
         path,
         tmp_path / "model.engine",
-        shapes={"ids": ShapeRange((1, 1), (2, 8), (4, 64))},
+        shapes={"ids": ((1, 1), (2, 8), (4, 64))},
         plugin=plugin,
         compute_capabilities=[CAPABILITIES[0]],
     )
