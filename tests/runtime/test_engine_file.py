@@ -13,6 +13,7 @@ from nmn_export import NmnExportError
 from nmn_export.engine.build import build
 from nmn_export.engine.plugin_library import PluginLibrary, find_plugin_library
 from nmn_export.engine.record import FileRecord, record_path
+from nmn_export.ops import OPS
 from nmn_export.runtime import engine_file
 from nmn_export.runtime.engine_file import Log
 from nmn_export.runtime.tensorrt import TensorRtRunner, is_engine
@@ -212,7 +213,8 @@ def with_layers(engine, monkeypatch, pretended_gpu):
 def test_plugin_layers_need_the_library_and_the_plugins_are_named(with_layers, monkeypatch):
     monkeypatch.setattr(engine_file, "find_plugin_library", lambda path: None)
     reported = refusal(with_layers[0])
-    assert "2 layers of this engine need the plugins YatDense, YatConv of version 1" in reported
+    plugins = ", ".join(OPS)
+    assert f"2 layers of this engine need the plugins {plugins} of version 1" in reported
     assert "in namespace ai.nmn; got no plugin library" in reported
 
 
@@ -237,7 +239,8 @@ def test_a_library_without_kernels_for_the_gpu_is_refused(with_layers, monkeypat
 def test_a_library_without_a_plugin_is_refused(with_layers, monkeypatch):
     engine, library = with_layers
     library()
-    plugins = {("YatDense", "1", "ai.nmn"), ("YatConv", "2", "ai.nmn")}
+    others = {(op, "1", "ai.nmn") for op in OPS if op != "YatConv"}
+    plugins = {*others, ("YatConv", "2", "ai.nmn")}
     monkeypatch.setattr(engine_file, "load_plugins", lambda trt, runtime, path: plugins)
     reported = refusal(engine)
     assert (
