@@ -243,9 +243,7 @@ def test_a_library_without_a_plugin_is_refused(with_layers, monkeypatch):
     plugins = {*others, ("YatConv", "2", "ai.nmn")}
     monkeypatch.setattr(engine_file, "load_plugins", lambda trt, runtime, path: plugins)
     reported = refusal(engine)
-    assert (
-        "must have the plugins YatConv of version 1 in namespace ai.nmn; got YatConv," in reported
-    )
+    assert "must have the plugins YatConv of version 1 in namespace ai.nmn; got " in reported
 
 
 def test_the_library_is_registered_with_the_runtime_before_the_engine_is_loaded(
